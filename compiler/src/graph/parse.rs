@@ -1,0 +1,1 @@
+//! Parses the text form of a graph.

@@ -1,0 +1,5 @@
+//! Checkpoints to bundles: reading, graph, passes, lowering and packing.
+
+pub mod graph;
+pub mod kernels;
+pub mod target;

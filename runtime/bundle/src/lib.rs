@@ -1,0 +1,11 @@
+//! The bundle format: plans, buffers, kernels and weights in one file.
+//!
+//! A bundle is a ZIP file with stored (uncompressed) entries at page-aligned offsets, so any unzip lists it and
+//! weights map straight into memory. The last entry, `bundle.json`, is the [`Manifest`]. This crate knows the
+//! format and nothing of graphs, schemes or devices.
+
+mod manifest;
+mod plan;
+
+pub use manifest::*;
+pub use plan::*;

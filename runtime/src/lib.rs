@@ -1,0 +1,1 @@
+//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles
