@@ -3,9 +3,12 @@
 //! Names and configuration keys are translated to one spelling here and nowhere else.
 
 mod carried;
+pub mod config;
 mod json;
+mod layers;
 mod mapping;
 mod model_dir;
+pub mod names;
 mod problems;
 pub mod safetensors;
 
