@@ -22,7 +22,7 @@ pub(crate) fn validate_plan(plan: &Plan, entries: &BTreeMap<String, Entry>) -> R
         if !names.insert(&buffer.name) {
             return place("is there twice");
         }
-        if buffer.bytes == 0 || buffer.bytes % 4 != 0 || buffer.bytes > MAX_BUFFER_BYTES {
+        if buffer.bytes == 0 || !buffer.bytes.is_multiple_of(4) || buffer.bytes > MAX_BUFFER_BYTES {
             return place(&format!("has {} bytes", buffer.bytes));
         }
         if let BufferKind::Weights(entry) = &buffer.kind {
@@ -96,8 +96,8 @@ fn validate_binding(plan: &Plan, binding: &Binding, access: Access) -> Result<()
     let buffer = plan.buffers.get(binding.buffer as usize).ok_or("binds no buffer")?;
     let end = binding.offset.checked_add(binding.bytes);
     if binding.bytes == 0
-        || binding.bytes % 4 != 0
-        || binding.offset % 4 != 0
+        || !binding.bytes.is_multiple_of(4)
+        || !binding.offset.is_multiple_of(4)
         || end.is_none_or(|end| end > buffer.bytes)
     {
         return Err(format!("binds {} bytes at {} of `{}`", binding.bytes, binding.offset, buffer.name));
