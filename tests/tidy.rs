@@ -72,7 +72,8 @@ fn vague_names_are_not_used() {
 
 #[test]
 fn the_runtime_knows_no_family_and_no_scheme() {
-    let words = ["gemma", "llava", "qwen", "siglip", "mistral", "llama", "phi3", "q4f16", "q3f16", "q8f16", "q4f32", "q0f"];
+    let words =
+        ["gemma", "llava", "qwen", "siglip", "mistral", "llama", "phi3", "q4f16", "q3f16", "q8f16", "q4f32", "q0f"];
     let mut violations = Vec::new();
     for (path, text) in files(&["runtime/src", "runtime/bundle/src"], "rs") {
         for (number, line) in without_tests(&path, &text).lines().enumerate() {
@@ -88,7 +89,8 @@ fn the_runtime_knows_no_family_and_no_scheme() {
 
 #[test]
 fn nothing_is_left_undone_or_switched_off() {
-    let marks = [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["#[ign", "ore"], ["unimple", "mented!("], ["todo", "!("]].map(|m| m.concat());
+    let marks = [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["#[ign", "ore"], ["unimple", "mented!("], ["todo", "!("]]
+        .map(|m| m.concat());
     let mut violations = Vec::new();
     for (path, text) in files(&CODE, "rs").into_iter().chain(files(&CODE, "wgsl")) {
         for (number, line) in text.lines().enumerate() {
@@ -222,7 +224,12 @@ fn documents_name_only_what_exists() {
 
 #[test]
 fn each_family_scheme_and_kernel_folder_has_its_how_to() {
-    let how_tos = ["schemes/README.md", "compiler/src/arch/README.md", "compiler/src/passes/README.md", "compiler/src/kernels/README.md"];
+    let how_tos = [
+        "schemes/README.md",
+        "compiler/src/arch/README.md",
+        "compiler/src/passes/README.md",
+        "compiler/src/kernels/README.md",
+    ];
     let missing = how_tos.iter().filter(|path| !root().join(path).is_file()).map(|path| (*path).to_owned()).collect();
     report("how-tos stand beside the code", missing);
 }
