@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dwindle_schemes::FloatType;
+
 use crate::checkpoint::TensorProblems;
 
 /// What can go wrong between a checkpoint and a bundle.
@@ -51,13 +53,13 @@ pub enum Error {
         expected: &'static str,
     },
 
-    /// A directory that holds no checkpoint we can read.
-    #[error("{} holds no model.safetensors and no model.safetensors.index.json{hint}", path.display())]
-    NoWeights {
+    /// A path that is no checkpoint we can read.
+    #[error("{} is not a checkpoint: {reason}", path.display())]
+    NotCheckpoint {
         /// The directory.
         path: PathBuf,
-        /// What is there instead and what to do; may be empty.
-        hint: String,
+        /// What it lacks, what is there instead, and what to do.
+        reason: String,
     },
 
     /// The index of a sharded checkpoint names files that are not there.
@@ -158,19 +160,26 @@ pub enum Error {
         scheme: String,
     },
 
+    /// The output is the input, which is still being read.
+    #[error("{} is the input itself; name another output directory", path.display())]
+    OutputIsInput {
+        /// The directory.
+        path: PathBuf,
+    },
+
     /// Weights beyond the range of the type they should be stored in.
     #[error(
-        "tensor `{tensor}`: {count} values do not fit {format} (largest magnitude {largest:e}); use a scheme that stores f32"
+        "tensor `{tensor}`: {count} values, the largest of magnitude {largest:e}, do not fit {float}; use a scheme that stores it as f32"
     )]
     Overflow {
         /// Logical name.
         tensor: String,
-        /// How many values or scales are too large, or not finite.
+        /// How many values are too large.
         count: u64,
-        /// Of them, the largest.
+        /// The largest magnitude.
         largest: f32,
         /// Storage that was asked for.
-        format: String,
+        float: FloatType,
     },
 
     /// Weights that are not numbers.
@@ -180,6 +189,15 @@ pub enum Error {
         tensor: String,
         /// How many.
         count: u64,
+    },
+
+    /// A tensor that the quantizer refused.
+    #[error("tensor `{tensor}`: {source}")]
+    Quantize {
+        /// Logical name.
+        tensor: String,
+        /// Place and cause.
+        source: dwindle_quant::Error,
     },
 }
 
