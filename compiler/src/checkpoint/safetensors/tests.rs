@@ -57,7 +57,7 @@ fn hostile_headers() {
     );
     check_header(&one(r#"{"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}"#, 8), expect![""]);
     check_header(&one(r#"{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#, 5), expect![""]);
-    let entry = |range| format!(r#"{{"dtype": "F32", "shape": [2], "data_offsets": {range}}}"#);
+    let entry = |range: &str| format!(r#"{{"dtype": "F32", "shape": [2], "data_offsets": {range}}}"#);
     let two = |a: &str, b: &str, [first, second]: [&str; 2]| {
         file(&format!("{{\"{a}\": {}, \"{b}\": {}}}", entry(first), entry(second)), 16)
     };
