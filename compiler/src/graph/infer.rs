@@ -135,8 +135,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Patchify { height, width, patch } => {
             count(1)?;
             let pixels = columns(operand(0)?, height * width)?;
-            if *patch == 0 || height % patch != 0 || width % patch != 0 {
-                return Err(format!("{height} by {width} pixels are not whole patches of {patch}"));
+            if *patch == 0 || height < patch || width < patch {
+                return Err(format!("{height} by {width} pixels hold no patch of {patch}"));
             }
             let channels = fixed_rows(pixels)?;
             one(Type::matrix(Dim::Fixed((height / patch) * (width / patch)), channels * patch * patch))
