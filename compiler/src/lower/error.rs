@@ -70,9 +70,6 @@ pub enum LowerError {
         /// What is wrong.
         why: String,
     },
-    /// Weights could not be written.
-    #[error("writing weights: {0}")]
-    Write(#[from] std::io::Error),
 }
 
 impl LowerError {

@@ -3,7 +3,6 @@
 //! A block of rows is converted at a time (about 1 MiB, in parallel), so packing needs no memory for matrices, and its
 //! bytes do not depend on the number of threads.
 
-use std::io::Write;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -135,17 +134,17 @@ fn resolve<'a>(tensor: &Packed, tensors: &'a dyn Tensors) -> Result<Option<(Rang
     Ok(Some((range.clone(), resolved)))
 }
 
-/// Writes the bytes of one segment.
+/// Gives the bytes of one segment to `sink`, in order.
 ///
 /// # Errors
 /// A tensor that is missing or does not fit, by name; the sink's errors.
-pub fn pack(
+pub fn pack<E: From<LowerError>>(
     weights: &Weights,
     segment: usize,
     tensors: &dyn Tensors,
-    sink: &mut dyn Write,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     progress: &dyn Progress,
-) -> Result<(), LowerError> {
+) -> Result<(), E> {
     let mut written = 0_u64;
     for tensor in weights.of_segment(segment) {
         zeros(sink, tensor.offset - written)?;
@@ -153,7 +152,7 @@ pub fn pack(
             (_, Some((range, rows))) => pack_rows(tensor, range, &rows, sink, progress)?,
             (Source::Values(values), None) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                sink.write_all(&bytes)?;
+                sink(&bytes)?;
                 bytes.len() as u64
             }
             (Source::Recipe { .. }, None) => 0,
@@ -164,13 +163,13 @@ pub fn pack(
     Ok(())
 }
 
-fn pack_rows(
+fn pack_rows<E>(
     tensor: &Packed,
     range: Range<usize>,
     rows: &Rows<'_>,
-    sink: &mut dyn Write,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     progress: &dyn Progress,
-) -> Result<u64, LowerError> {
+) -> Result<u64, E> {
     let (row_bytes, data_bytes) = (tensor.row_bytes(), tensor.columns * tensor.dtype.bytes());
     let rows_per_block = (BLOCK_BYTES / row_bytes).max(1);
     // Bytes after a row's data are never written, so they stay zero through all blocks.
@@ -182,17 +181,17 @@ fn pack_rows(
             .enumerate()
             .with_min_len((16384 / row_bytes).max(1))
             .for_each(|(i, out)| rows.write(first + i, &mut out[..data_bytes]));
-        sink.write_all(block)?;
+        sink(block)?;
         progress.advance(block.len() as u64);
     }
     Ok((range.len() * row_bytes) as u64)
 }
 
-fn zeros(sink: &mut dyn Write, mut bytes: u64) -> std::io::Result<()> {
+fn zeros<E>(sink: &mut dyn FnMut(&[u8]) -> Result<(), E>, mut bytes: u64) -> Result<(), E> {
     const ZEROS: [u8; 256] = [0; 256];
     while bytes > 0 {
         let now = bytes.min(ZEROS.len() as u64);
-        sink.write_all(&ZEROS[..now as usize])?;
+        sink(&ZEROS[..now as usize])?;
         bytes -= now;
     }
     Ok(())
