@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use dwindle_schemes::FloatType;
 
 use crate::checkpoint::TensorProblems;
+use crate::size::Size;
 
 /// What can go wrong between a checkpoint and a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +140,7 @@ pub enum Error {
     },
 
     /// Not enough room for the output.
-    #[error("{}: needs {needed} bytes, the file system has {available}; free {} bytes or choose another place", path.display(), needed - available)]
+    #[error("{}: the output takes {}, the file system has {} left; free some or choose another place", path.display(), Size(*needed), Size(*available))]
     DiskSpace {
         /// Where the output should go.
         path: PathBuf,

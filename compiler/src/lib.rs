@@ -6,6 +6,7 @@ pub mod graph;
 pub mod kernels;
 pub mod progress;
 pub mod quantize;
+pub mod size;
 pub mod target;
 
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@ use super::safetensors::{Layout, SafeTensors, TensorView, TensorWriter};
 use super::{Source, carried, names};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::size::Size;
 
 /// Bytes that are copied or hashed at a time.
 const BLOCK: usize = 4 << 20;
@@ -41,7 +42,7 @@ pub struct ConvertReport {
 
 impl fmt::Display for ConvertReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tensors, {:.1} MiB", self.tensors, self.bytes as f64 / f64::from(1 << 20))?;
+        write!(f, "{} tensors, {}", self.tensors, Size(self.bytes))?;
         if !self.ignored.is_empty() {
             write!(f, "; {} of no use left out: {}", self.ignored.len(), self.ignored.join(", "))?;
         }

@@ -180,14 +180,14 @@ mod tests {
         check(|_| {}, 0, expect!["written"]);
         check(|path| fs::create_dir(path).unwrap(), 0, expect!["written"]);
         check(model, 0, expect!["written"]);
-        check(|path| fs::write(path, "text").unwrap(), 0, expect![""]);
+        check(|path| fs::write(path, "text").unwrap(), 0, expect!["DIR/out exists and is not a directory; name another output directory, or remove it first"]);
         check(
             |path| {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
             0,
-            expect![""],
+            expect!["DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"],
         );
         check(
             |path| {
@@ -195,7 +195,7 @@ mod tests {
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
             0,
-            expect![""],
+            expect!["DIR/out exists and holds other files too: thesis.txt; name another output directory, or remove it first"],
         );
         check(
             |path| {
@@ -203,7 +203,7 @@ mod tests {
                 fs::write(path.join(MODEL_JSON), "{}").unwrap();
             },
             0,
-            expect![""],
+            expect!["DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"],
         );
     }
 

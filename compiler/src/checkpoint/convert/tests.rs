@@ -86,11 +86,17 @@ fn tensors_are_checked_all_at_once() {
     let a = ("a.weight", Element::Bf16, &[2, 3][..], vec![1.0; 6]);
     let b = ("b.bias", Element::F32, &[2][..], vec![1.0; 2]);
     let rotary = ("rotary.frequencies", Element::F64, &[2][..], vec![]);
-    check(checkpoint(&text(), &[a.clone(), b.clone(), rotary]).path(), expect![""]);
+    check(checkpoint(&text(), &[a.clone(), b.clone(), rotary]).path(), expect!["2 tensors, 0.0 MiB; 1 of no use left out: rotary.frequencies"]);
     let misshapen = ("a.weight", Element::I64, &[3, 2][..], vec![]);
     let extra = ("c.weight", Element::F32, &[1][..], vec![1.0]);
     let other = ("c.bias", Element::F32, &[][..], vec![1.0]);
-    check(checkpoint(&text(), &[misshapen, extra, other]).path(), expect![""]);
+    check(checkpoint(&text(), &[misshapen, extra, other]).path(), expect![[r#"
+        DIR does not hold the tensors of a `gemma` model:
+          missing      b.bias [2]
+          not expected c.bias []
+          not expected c.weight [1]
+          misshapen    a.weight: needs [2, 3], has [3, 2]
+          unsupported  a.weight is I64; needs F32, F16 or BF16"#]]);
 }
 
 #[test]
@@ -105,7 +111,9 @@ fn two_spellings_of_one_tensor() {
     );
     let root = tempfile::tempdir().unwrap();
     let error = convert_all(directory.path(), &root.path().join("out")).unwrap_err();
-    expect![""].assert_eq(&error.to_string().replace(&directory.path().display().to_string(), "DIR"));
+    expect![[r#"
+        DIR does not hold the tensors of a `llava` model:
+          duplicate    language_model.lm_head.weight is there under two names"#]].assert_eq(&error.to_string().replace(&directory.path().display().to_string(), "DIR"));
 }
 
 #[test]
@@ -115,26 +123,26 @@ fn what_is_no_checkpoint() {
         files.iter().for_each(|(name, content)| fs::write(directory.path().join(name), content).unwrap());
         check(directory.path(), expected);
     };
-    check(Path::new("/nowhere/at/all"), expect![""]);
-    check_files(&[], expect![""]);
-    check_files(&[("model.json", "{}")], expect![""]);
-    check_files(&[("config.json", "{")], expect![""]);
-    check_files(&[("config.json", "[]")], expect![""]);
-    check_files(&[("config.json", "{}")], expect![""]);
+    check(Path::new("/nowhere/at/all"), expect!["DIR is not a checkpoint: there is no such directory"]);
+    check_files(&[], expect!["DIR is not a checkpoint: it has no config.json; name the directory of a Hugging Face checkpoint"]);
+    check_files(&[("model.json", "{}")], expect!["DIR is not a checkpoint: it is a model directory, converted already; quantize or compile it"]);
+    check_files(&[("config.json", "{")], expect!["DIR/config.json: not valid JSON: EOF while parsing an object at line 1 column 1"]);
+    check_files(&[("config.json", "[]")], expect!["DIR/config.json: expected an object"]);
+    check_files(&[("config.json", "{}")], expect!["DIR/config.json: has no `model_type`, which names the family of the model"]);
     let config = ("config.json", r#"{"model_type": "gemma"}"#);
-    check_files(&[config], expect![""]);
-    check_files(&[config, ("pytorch_model.bin", "")], expect![""]);
-    check_files(&[config, ("model-q4.gguf", "")], expect![""]);
-    check_files(&[config, ("model-00001-of-00002.safetensors", "")], expect![""]);
-    check_files(&[config, ("model.safetensors", "GGUF")], expect![""]);
+    check_files(&[config], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights"]);
+    check_files(&[config, ("pytorch_model.bin", "")], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only pytorch_model.bin in PyTorch's format, which can run code when read; load it with transformers and save it with `model.save_pretrained(dir, safe_serialization=True)`"]);
+    check_files(&[config, ("model-q4.gguf", "")], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-q4.gguf; download the Hugging Face checkpoint that it was made from"]);
+    check_files(&[config, ("model-00001-of-00002.safetensors", "")], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-00001-of-00002.safetensors; download the index too, or rename the file if it is the whole model"]);
+    check_files(&[config, ("model.safetensors", "GGUF")], expect!["DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); download the Hugging Face checkpoint that it was made from"]);
     let index = |text: &'static str| ("model.safetensors.index.json", text);
-    check_files(&[config, index("{}")], expect![""]);
-    check_files(&[config, index(r#"{"weight_map": {}}"#)], expect![""]);
-    check_files(&[config, index(r#"{"weight_map": {"a": "../secret.safetensors"}}"#)], expect![""]);
-    check_files(&[config, index(r#"{"weight_map": {"a": 1}}"#)], expect![""]);
+    check_files(&[config, index("{}")], expect!["DIR/model.safetensors.index.json: has no object `weight_map`"]);
+    check_files(&[config, index(r#"{"weight_map": {}}"#)], expect!["DIR/model.safetensors.index.json: `weight_map` is empty"]);
+    check_files(&[config, index(r#"{"weight_map": {"a": "../secret.safetensors"}}"#)], expect!["DIR/model.safetensors.index.json: weight_map: `a` is in no file of this directory"]);
+    check_files(&[config, index(r#"{"weight_map": {"a": 1}}"#)], expect!["DIR/model.safetensors.index.json: weight_map: `a` is in no file of this directory"]);
     check_files(
         &[config, index(r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors", "c": "1.safetensors"}}"#)],
-        expect![""],
+        expect!["DIR/model.safetensors.index.json: 2 of 2 shards are missing; download them too: 1.safetensors, 2.safetensors"],
     );
 }
 
@@ -147,9 +155,13 @@ fn an_index_that_lies() {
     write_tensors(&path.join("2.safetensors"), &[("b.bias", Element::F32, &[2], vec![1.0; 2])]);
     let index = |map: Value| fs::write(path.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string());
     index(json!({"a.weight": "1.safetensors", "b.bias": "2.safetensors"})).unwrap();
-    check(path, expect![""]);
+    check(path, expect!["2 tensors, 0.0 MiB"]);
     index(json!({"a.weight": "2.safetensors", "b.bias": "2.safetensors", "c": "1.safetensors"})).unwrap();
-    check(path, expect![""]);
+    check(path, expect![[r#"
+        DIR/model.safetensors.index.json does not fit its shards; download the checkpoint again:
+          - 1.safetensors lacks `c`
+          - 1.safetensors holds `a.weight`, which is not listed in it
+          - 2.safetensors lacks `a.weight`"#]]);
 }
 
 #[test]
@@ -193,10 +205,10 @@ fn check_damaged(edit: impl FnOnce(&mut Value), expected: Expect) {
 
 #[test]
 fn damaged_model_directories() {
-    check_damaged(|model| model["format"] = "other".into(), expect![""]);
-    check_damaged(|model| model["version"] = 2.into(), expect![""]);
-    check_damaged(|model| model["surprise"] = 2.into(), expect![""]);
-    check_damaged(|model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(), expect![""]);
+    check_damaged(|model| model["format"] = "other".into(), expect![[r#"DIR is not a model directory: model.json does not say `"format": "dwindle-model"`"#]]);
+    check_damaged(|model| model["version"] = 2.into(), expect!["DIR/model.json: format version 2, this program reads version 1; convert the model again"]);
+    check_damaged(|model| model["surprise"] = 2.into(), expect!["DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `config`, `tensors`, `files`, `sources`, `card`"]);
+    check_damaged(|model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(), expect!["DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"]);
     check_damaged(
         |model| {
             model["tensors"]["a.weight"]["format"] = "q4g32f16".into();
@@ -206,9 +218,19 @@ fn damaged_model_directories() {
                 json!({"role": "vector", "shape": [4294967296_u64, 4294967296_u64], "format": "f32"});
             model["files"][0]["name"] = "../../secret".into();
         },
-        expect![""],
+        expect![[r#"
+            DIR is damaged; convert or quantize it again:
+              - tensor `a.weight.codes` is missing
+              - tensor `a.weight.scales` is missing
+              - tensor `b.bias` is F32 [2], but model.json implies F32 [3]
+              - tensor `c.bias` is missing
+              - tensor `d.bias` cannot have the shape [4294967296, 4294967296]
+              - tensor `a.weight` is not in model.json
+              - `../../secret` is no file that a model directory carries"#]],
     );
-    check_damaged(|model| model["files"][0]["name"] = "tokenizer.json".into(), expect![""]);
+    check_damaged(|model| model["files"][0]["name"] = "tokenizer.json".into(), expect![[r#"
+        DIR is damaged; convert or quantize it again:
+          - file tokenizer.json is missing"#]]);
 }
 
 #[test]
@@ -221,5 +243,53 @@ fn the_description() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     convert_pair(source.path(), &out).unwrap();
-    expect![""].assert_eq(&fs::read_to_string(out.join("model.json")).unwrap());
+    expect![[r#"
+        {
+          "format": "dwindle-model",
+          "version": 1,
+          "family": "gemma",
+          "scheme": null,
+          "method": null,
+          "config": {
+            "model_type": "gemma",
+            "num_hidden_layers": 1
+          },
+          "tensors": {
+            "a.weight": {
+              "role": "linear",
+              "shape": [
+                2,
+                3
+              ],
+              "format": "bf16"
+            },
+            "b.bias": {
+              "role": "vector",
+              "shape": [
+                2
+              ],
+              "format": "f32"
+            }
+          },
+          "files": [
+            {
+              "name": "generation_config.json",
+              "blake3": "7efce336d28c38a55b38eaf664ad5f164148511433cfdf7da1a3478668ab25b0"
+            }
+          ],
+          "sources": [
+            {
+              "name": "config.json",
+              "bytes": 44,
+              "blake3": "a0c4184d365e425de04f743f442d33e9be8dade55516a438e76c1c4f3ac0e6a2"
+            },
+            {
+              "name": "model.safetensors",
+              "bytes": 188,
+              "blake3": "614da1b6bd91b6583265845939edfc63c9fe60cc1ee824916bfe9ad1f2b7c3a4"
+            }
+          ],
+          "card": null
+        }
+    "#]].assert_eq(&fs::read_to_string(out.join("model.json")).unwrap());
 }
