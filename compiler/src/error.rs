@@ -101,6 +101,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A family that is not supported.
+    #[error("model_type `{model_type}` is not supported; supported are {}", supported.join(", "))]
+    UnknownModelType {
+        /// As the configuration spells it.
+        model_type: String,
+        /// All that are supported.
+        supported: Vec<&'static str>,
+    },
+
     /// The tensors of a checkpoint are not those of its family.
     #[error("{} does not hold the tensors of a `{family}` model:\n{problems}", path.display())]
     Tensors {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS, ModelJson};
 use super::carried;
+use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS, ModelJson};
 use crate::error::{Error, Result};
 
 /// Bytes left free for what is small: descriptions, directories, the file system's own.
@@ -110,7 +110,8 @@ fn check_replaceable(target: &Path) -> Result<()> {
     if !names.iter().any(|name| name == MODEL_JSON) || ModelJson::read(target).is_err() {
         return occupied("is not a model directory of this version".to_owned());
     }
-    let ours = |name: &String| name == MODEL_JSON || name == MODEL_SAFETENSORS || carried::NAMES.contains(&name.as_str());
+    let ours =
+        |name: &String| name == MODEL_JSON || name == MODEL_SAFETENSORS || carried::NAMES.contains(&name.as_str());
     names.retain(|name| !ours(name));
     names.sort();
     if names.is_empty() { Ok(()) } else { occupied(format!("holds other files too: {}", names.join(", "))) }
@@ -180,14 +181,20 @@ mod tests {
         check(|_| {}, 0, expect!["written"]);
         check(|path| fs::create_dir(path).unwrap(), 0, expect!["written"]);
         check(model, 0, expect!["written"]);
-        check(|path| fs::write(path, "text").unwrap(), 0, expect!["DIR/out exists and is not a directory; name another output directory, or remove it first"]);
+        check(
+            |path| fs::write(path, "text").unwrap(),
+            0,
+            expect!["DIR/out exists and is not a directory; name another output directory, or remove it first"],
+        );
         check(
             |path| {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
             0,
-            expect!["DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"],
+            expect![
+                "DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"
+            ],
         );
         check(
             |path| {
@@ -195,7 +202,9 @@ mod tests {
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
             0,
-            expect!["DIR/out exists and holds other files too: thesis.txt; name another output directory, or remove it first"],
+            expect![
+                "DIR/out exists and holds other files too: thesis.txt; name another output directory, or remove it first"
+            ],
         );
         check(
             |path| {
@@ -203,7 +212,9 @@ mod tests {
                 fs::write(path.join(MODEL_JSON), "{}").unwrap();
             },
             0,
-            expect!["DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"],
+            expect![
+                "DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"
+            ],
         );
     }
 

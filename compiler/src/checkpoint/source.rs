@@ -110,7 +110,8 @@ fn open_shards(directory: &Path) -> Result<Vec<SafeTensors>> {
         let found: BTreeSet<&str> = shard.names().collect();
         let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
         problems.extend(listed.difference(&found).map(|name| format!("{file} lacks `{name}`")));
-        problems.extend(found.difference(&listed).map(|name| format!("{file} holds `{name}`, which is not listed in it")));
+        problems
+            .extend(found.difference(&listed).map(|name| format!("{file} holds `{name}`, which is not listed in it")));
     }
     if problems.is_empty() { Ok(shards) } else { Err(Error::ShardIndex { path: index, problems }) }
 }
@@ -124,7 +125,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let mut files = BTreeMap::<String, Vec<String>>::new();
     for (tensor, file) in map {
         let file = file.as_str().filter(|file| is_plain_name(file));
-        let file = file.ok_or_else(|| Error::json(path, format!("weight_map: `{tensor}` is in no file of this directory")))?;
+        let file =
+            file.ok_or_else(|| Error::json(path, format!("weight_map: `{tensor}` is in no file of this directory")))?;
         files.entry(file.to_owned()).or_default().push(tensor.clone());
     }
     if files.is_empty() { Err(Error::json(path, "`weight_map` is empty")) } else { Ok(files) }

@@ -151,22 +151,30 @@ fn cards() {
         ("model.up.weight", Element::F16, &[50, 40], vec![0.0; 2000]),
         ("vision_tower.vision_model.patch_embedding.weight", Element::F32, &[8, 3, 7, 7], ramp(8 * 147, 0.001)),
     ];
-    check(&tensors, "q4f16_1", expect![[r#"
+    check(
+        &tensors,
+        "q4f16_1",
+        expect![[r#"
         q4f16_1 by rtn: 6.790 bits per weight
-        0.0 MiB -> 0.0 MiB, 2.7 times smaller
+        20.9 KiB -> 7.8 KiB (37.4 %)
         signal to noise 25.0 dB over 3 matrices; the worst:
           25.0 dB  max error 3.44e-2    q4g32f16  [64, 96]        model.embed_tokens.weight
           73.6 dB  max error 1.49e-5    f16       [8, 147]        vision_tower.vision_model.patch_embedding.weight
             exact  max error 0.00e0     q4g32f16  [50, 40]        model.up.weight
-    "#]]);
-    check(&tensors, "q0f32", expect![[r#"
+    "#]],
+    );
+    check(
+        &tensors,
+        "q0f32",
+        expect![[r#"
         q0f32 by rtn: 32.000 bits per weight
-        0.0 MiB -> 0.0 MiB, 0.6 times smaller
+        20.9 KiB -> 36.8 KiB (176.2 %)
         signal to noise exact over 3 matrices; the worst:
             exact  max error 0.00e0     f32       [64, 96]        model.embed_tokens.weight
             exact  max error 0.00e0     f32       [50, 40]        model.up.weight
             exact  max error 0.00e0     f32       [8, 147]        vision_tower.vision_model.patch_embedding.weight
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -174,12 +182,36 @@ fn weights_that_do_not_fit() {
     let mut values = ramp(64, 1.0);
     values[5] = 70_000.0;
     values[40] = -1e9;
-    check(&[("w.weight", Element::F32, &[2, 32], values.clone())], "q0f16", expect!["tensor `w.weight`: 2 values, the largest of magnitude 1e9, do not fit f16; use a scheme that stores it as f32"]);
-    check(&[("w.weight", Element::F32, &[2, 32], values.clone())], "q4f16_1", expect!["tensor `w.weight`: row 1, columns from 0: the scale 1.4285714e8 of this group is beyond f16; use a scheme with f32 scales"]);
+    check(
+        &[("w.weight", Element::F32, &[2, 32], values.clone())],
+        "q0f16",
+        expect![
+            "tensor `w.weight`: 2 values, the largest of magnitude 1e9, do not fit f16; use a scheme that stores it as f32"
+        ],
+    );
+    check(
+        &[("w.weight", Element::F32, &[2, 32], values.clone())],
+        "q4f16_1",
+        expect![
+            "tensor `w.weight`: row 1, columns from 0: the scale 1.4285714e8 of this group is beyond f16; use a scheme with f32 scales"
+        ],
+    );
     values[63] = f32::NAN;
-    check(&[("w.weight", Element::F32, &[2, 32], values.clone())], "q4f16_1", expect!["tensor `w.weight`: 1 values are infinite or NaN; the checkpoint is damaged, download it again"]);
-    check(&[("w.weight", Element::F32, &[2, 32], values.clone())], "q0f16", expect!["tensor `w.weight`: 1 values are infinite or NaN; the checkpoint is damaged, download it again"]);
-    check(&[("w.bias", Element::F32, &[64], values)], "q4f16_1", expect!["tensor `w.bias`: 1 values are infinite or NaN; the checkpoint is damaged, download it again"]);
+    check(
+        &[("w.weight", Element::F32, &[2, 32], values.clone())],
+        "q4f16_1",
+        expect!["tensor `w.weight`: 1 values are infinite or NaN; the checkpoint is damaged, download it again"],
+    );
+    check(
+        &[("w.weight", Element::F32, &[2, 32], values.clone())],
+        "q0f16",
+        expect!["tensor `w.weight`: 1 values are infinite or NaN; the checkpoint is damaged, download it again"],
+    );
+    check(
+        &[("w.bias", Element::F32, &[64], values)],
+        "q4f16_1",
+        expect!["tensor `w.bias`: 1 values are infinite or NaN; the checkpoint is damaged, download it again"],
+    );
 }
 
 #[test]
@@ -194,5 +226,6 @@ fn neither_twice_nor_in_place() {
     quantize(&model, &scheme("q4f16_1"), Method::Rtn, &once, &Silent).unwrap();
     let again = ModelDir::open(&once).unwrap();
     let error = quantize(&again, &scheme("q4f16_1"), Method::Rtn, &root.path().join("twice"), &Silent).unwrap_err();
-    expect!["DIR/once is already quantized as q4f16_1; quantize the converted model directory it was made from"].assert_eq(&say(error));
+    expect!["DIR/once is already quantized as q4f16_1; quantize the converted model directory it was made from"]
+        .assert_eq(&say(error));
 }

@@ -6,8 +6,8 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::checkpoint::safetensors::Element;
 use crate::checkpoint::fixture::{checkpoint, contents, convert_all, golden, write_tensors};
+use crate::checkpoint::safetensors::Element;
 use crate::progress::Silent;
 
 #[test]
@@ -86,17 +86,23 @@ fn tensors_are_checked_all_at_once() {
     let a = ("a.weight", Element::Bf16, &[2, 3][..], vec![1.0; 6]);
     let b = ("b.bias", Element::F32, &[2][..], vec![1.0; 2]);
     let rotary = ("rotary.frequencies", Element::F64, &[2][..], vec![]);
-    check(checkpoint(&text(), &[a.clone(), b.clone(), rotary]).path(), expect!["2 tensors, 0.0 MiB; 1 of no use left out: rotary.frequencies"]);
+    check(
+        checkpoint(&text(), &[a.clone(), b.clone(), rotary]).path(),
+        expect!["2 tensors, 20 B; 1 of no use left out: rotary.frequencies"],
+    );
     let misshapen = ("a.weight", Element::I64, &[3, 2][..], vec![]);
     let extra = ("c.weight", Element::F32, &[1][..], vec![1.0]);
     let other = ("c.bias", Element::F32, &[][..], vec![1.0]);
-    check(checkpoint(&text(), &[misshapen, extra, other]).path(), expect![[r#"
+    check(
+        checkpoint(&text(), &[misshapen, extra, other]).path(),
+        expect![[r#"
         DIR does not hold the tensors of a `gemma` model:
           missing      b.bias [2]
           not expected c.bias []
           not expected c.weight [1]
           misshapen    a.weight: needs [2, 3], has [3, 2]
-          unsupported  a.weight is I64; needs F32, F16 or BF16"#]]);
+          unsupported  a.weight is I64; needs F32, F16 or BF16"#]],
+    );
 }
 
 #[test]
@@ -113,7 +119,8 @@ fn two_spellings_of_one_tensor() {
     let error = convert_all(directory.path(), &root.path().join("out")).unwrap_err();
     expect![[r#"
         DIR does not hold the tensors of a `llava` model:
-          duplicate    language_model.lm_head.weight is there under two names"#]].assert_eq(&error.to_string().replace(&directory.path().display().to_string(), "DIR"));
+          duplicate    language_model.lm_head.weight is there under two names"#]]
+    .assert_eq(&error.to_string().replace(&directory.path().display().to_string(), "DIR"));
 }
 
 #[test]
@@ -124,25 +131,73 @@ fn what_is_no_checkpoint() {
         check(directory.path(), expected);
     };
     check(Path::new("/nowhere/at/all"), expect!["DIR is not a checkpoint: there is no such directory"]);
-    check_files(&[], expect!["DIR is not a checkpoint: it has no config.json; name the directory of a Hugging Face checkpoint"]);
-    check_files(&[("model.json", "{}")], expect!["DIR is not a checkpoint: it is a model directory, converted already; quantize or compile it"]);
-    check_files(&[("config.json", "{")], expect!["DIR/config.json: not valid JSON: EOF while parsing an object at line 1 column 1"]);
+    check_files(
+        &[],
+        expect!["DIR is not a checkpoint: it has no config.json; name the directory of a Hugging Face checkpoint"],
+    );
+    check_files(
+        &[("model.json", "{}")],
+        expect!["DIR is not a checkpoint: it is a model directory, converted already; quantize or compile it"],
+    );
+    check_files(
+        &[("config.json", "{")],
+        expect!["DIR/config.json: not valid JSON: EOF while parsing an object at line 1 column 1"],
+    );
     check_files(&[("config.json", "[]")], expect!["DIR/config.json: expected an object"]);
-    check_files(&[("config.json", "{}")], expect!["DIR/config.json: has no `model_type`, which names the family of the model"]);
+    check_files(
+        &[("config.json", "{}")],
+        expect!["DIR/config.json: has no `model_type`, which names the family of the model"],
+    );
     let config = ("config.json", r#"{"model_type": "gemma"}"#);
-    check_files(&[config], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights"]);
-    check_files(&[config, ("pytorch_model.bin", "")], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only pytorch_model.bin in PyTorch's format, which can run code when read; load it with transformers and save it with `model.save_pretrained(dir, safe_serialization=True)`"]);
-    check_files(&[config, ("model-q4.gguf", "")], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-q4.gguf; download the Hugging Face checkpoint that it was made from"]);
-    check_files(&[config, ("model-00001-of-00002.safetensors", "")], expect!["DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-00001-of-00002.safetensors; download the index too, or rename the file if it is the whole model"]);
-    check_files(&[config, ("model.safetensors", "GGUF")], expect!["DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); download the Hugging Face checkpoint that it was made from"]);
+    check_files(
+        &[config],
+        expect![
+            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights"
+        ],
+    );
+    check_files(
+        &[config, ("pytorch_model.bin", "")],
+        expect![
+            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only pytorch_model.bin in PyTorch's format, which can run code when read; load it with transformers and save it with `model.save_pretrained(dir, safe_serialization=True)`"
+        ],
+    );
+    check_files(
+        &[config, ("model-q4.gguf", "")],
+        expect![
+            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-q4.gguf; download the Hugging Face checkpoint that it was made from"
+        ],
+    );
+    check_files(
+        &[config, ("model-00001-of-00002.safetensors", "")],
+        expect![
+            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-00001-of-00002.safetensors; download the index too, or rename the file if it is the whole model"
+        ],
+    );
+    check_files(
+        &[config, ("model.safetensors", "GGUF")],
+        expect![
+            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); download the Hugging Face checkpoint that it was made from"
+        ],
+    );
     let index = |text: &'static str| ("model.safetensors.index.json", text);
     check_files(&[config, index("{}")], expect!["DIR/model.safetensors.index.json: has no object `weight_map`"]);
-    check_files(&[config, index(r#"{"weight_map": {}}"#)], expect!["DIR/model.safetensors.index.json: `weight_map` is empty"]);
-    check_files(&[config, index(r#"{"weight_map": {"a": "../secret.safetensors"}}"#)], expect!["DIR/model.safetensors.index.json: weight_map: `a` is in no file of this directory"]);
-    check_files(&[config, index(r#"{"weight_map": {"a": 1}}"#)], expect!["DIR/model.safetensors.index.json: weight_map: `a` is in no file of this directory"]);
+    check_files(
+        &[config, index(r#"{"weight_map": {}}"#)],
+        expect!["DIR/model.safetensors.index.json: `weight_map` is empty"],
+    );
+    check_files(
+        &[config, index(r#"{"weight_map": {"a": "../secret.safetensors"}}"#)],
+        expect!["DIR/model.safetensors.index.json: weight_map: `a` is in no file of this directory"],
+    );
+    check_files(
+        &[config, index(r#"{"weight_map": {"a": 1}}"#)],
+        expect!["DIR/model.safetensors.index.json: weight_map: `a` is in no file of this directory"],
+    );
     check_files(
         &[config, index(r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors", "c": "1.safetensors"}}"#)],
-        expect!["DIR/model.safetensors.index.json: 2 of 2 shards are missing; download them too: 1.safetensors, 2.safetensors"],
+        expect![
+            "DIR/model.safetensors.index.json: 2 of 2 shards are missing; download them too: 1.safetensors, 2.safetensors"
+        ],
     );
 }
 
@@ -153,15 +208,19 @@ fn an_index_that_lies() {
     fs::write(path.join("config.json"), text().to_string()).unwrap();
     write_tensors(&path.join("1.safetensors"), &[("a.weight", Element::F32, &[2, 3], vec![1.0; 6])]);
     write_tensors(&path.join("2.safetensors"), &[("b.bias", Element::F32, &[2], vec![1.0; 2])]);
-    let index = |map: Value| fs::write(path.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string());
+    let index =
+        |map: Value| fs::write(path.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string());
     index(json!({"a.weight": "1.safetensors", "b.bias": "2.safetensors"})).unwrap();
-    check(path, expect!["2 tensors, 0.0 MiB"]);
+    check(path, expect!["2 tensors, 32 B"]);
     index(json!({"a.weight": "2.safetensors", "b.bias": "2.safetensors", "c": "1.safetensors"})).unwrap();
-    check(path, expect![[r#"
+    check(
+        path,
+        expect![[r#"
         DIR/model.safetensors.index.json does not fit its shards; download the checkpoint again:
           - 1.safetensors lacks `c`
           - 1.safetensors holds `a.weight`, which is not listed in it
-          - 2.safetensors lacks `a.weight`"#]]);
+          - 2.safetensors lacks `a.weight`"#]],
+    );
 }
 
 #[test]
@@ -205,10 +264,26 @@ fn check_damaged(edit: impl FnOnce(&mut Value), expected: Expect) {
 
 #[test]
 fn damaged_model_directories() {
-    check_damaged(|model| model["format"] = "other".into(), expect![[r#"DIR is not a model directory: model.json does not say `"format": "dwindle-model"`"#]]);
-    check_damaged(|model| model["version"] = 2.into(), expect!["DIR/model.json: format version 2, this program reads version 1; convert the model again"]);
-    check_damaged(|model| model["surprise"] = 2.into(), expect!["DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `config`, `tensors`, `files`, `sources`, `card`"]);
-    check_damaged(|model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(), expect!["DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"]);
+    check_damaged(
+        |model| model["format"] = "other".into(),
+        expect![[r#"DIR is not a model directory: model.json does not say `"format": "dwindle-model"`"#]],
+    );
+    check_damaged(
+        |model| model["version"] = 2.into(),
+        expect!["DIR/model.json: format version 2, this program reads version 1; convert the model again"],
+    );
+    check_damaged(
+        |model| model["surprise"] = 2.into(),
+        expect![
+            "DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `config`, `tensors`, `files`, `sources`, `card`"
+        ],
+    );
+    check_damaged(
+        |model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(),
+        expect![
+            "DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+        ],
+    );
     check_damaged(
         |model| {
             model["tensors"]["a.weight"]["format"] = "q4g32f16".into();
@@ -228,9 +303,12 @@ fn damaged_model_directories() {
               - tensor `a.weight` is not in model.json
               - `../../secret` is no file that a model directory carries"#]],
     );
-    check_damaged(|model| model["files"][0]["name"] = "tokenizer.json".into(), expect![[r#"
+    check_damaged(
+        |model| model["files"][0]["name"] = "tokenizer.json".into(),
+        expect![[r#"
         DIR is damaged; convert or quantize it again:
-          - file tokenizer.json is missing"#]]);
+          - file tokenizer.json is missing"#]],
+    );
 }
 
 #[test]
@@ -291,5 +369,6 @@ fn the_description() {
           ],
           "card": null
         }
-    "#]].assert_eq(&fs::read_to_string(out.join("model.json")).unwrap());
+    "#]]
+    .assert_eq(&fs::read_to_string(out.join("model.json")).unwrap());
 }
