@@ -23,7 +23,7 @@ pub mod verify;
 
 pub use build::Builder;
 pub use ops::*;
-pub use recipe::Recipe;
+pub use recipe::{Recipe, Stored, Tensors};
 pub use types::{DType, Dim, Type};
 
 /// Names a value of one graph.

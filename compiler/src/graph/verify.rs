@@ -31,7 +31,8 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyError> {
     if !is_word(&graph.name) {
         return Err(fail("name".to_owned(), format!("`{}` is no word", graph.name.escape_debug())));
     }
-    let mut checker = Checker { graph, names: &names, defined: vec![false; graph.values.len()], states: States::default() };
+    let mut checker =
+        Checker { graph, names: &names, defined: vec![false; graph.values.len()], states: States::default() };
     let mut sources = BTreeSet::new();
     for node in &graph.nodes {
         let place = || {
@@ -97,7 +98,11 @@ impl<'g> Checker<'g> {
             Op::Input { .. } | Op::State { .. } | Op::Weight(_) => source(&node.op, &found)?,
             _ if inferred.iter().ne(found.iter().copied()) => {
                 let list = |types: &[&Type]| types.iter().map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ");
-                return Err(format!("the result is {}, not {}", list(&inferred.iter().collect::<Vec<_>>()), list(&found)));
+                return Err(format!(
+                    "the result is {}, not {}",
+                    list(&inferred.iter().collect::<Vec<_>>()),
+                    list(&found)
+                ));
             }
             _ => {}
         }
@@ -282,30 +287,59 @@ mod tests {
     #[test]
     fn types_are_checked() {
         check("%x = input x : f32[rows, 4]\n%y = scale %x {factor=2} : f32[rows, 4]\nreturn y=%y", expect!["fine"]);
-        check("%x = input x : f32[rows, 4]\n%y = scale %x {factor=2} : f32[rows, 5]\nreturn y=%y", expect!["f, %y = scale: the result is f32[rows, 4], not f32[rows, 5]"]);
-        check("%x = input x : f32[4, rows]\nreturn", expect!["f, %x = input: f32[4, rows]: only the first dimension may be symbolic"]);
+        check(
+            "%x = input x : f32[rows, 4]\n%y = scale %x {factor=2} : f32[rows, 5]\nreturn y=%y",
+            expect!["f, %y = scale: the result is f32[rows, 4], not f32[rows, 5]"],
+        );
+        check(
+            "%x = input x : f32[4, rows]\nreturn",
+            expect!["f, %x = input: f32[4, rows]: only the first dimension may be symbolic"],
+        );
         check("%x = input x : f32[0]\nreturn", expect!["f, %x = input: f32[0] is empty"]);
         check("%x = input x : f32[2147483648]\nreturn", expect!["f, %x = input: f32[2147483648] is too large"]);
         check("%x, %y = input x : f32[], f32[]\nreturn", expect!["f, %x, %y = input: one result expected, 2 given"]);
         check("%x = input x : f32[]\n%y = input x : f32[]\nreturn", expect!["f, %y = input: `x` is read by two nodes"]);
-        check("%x = input x : f32[4]\n%y = soft_cap %x {cap=0} : f32[4]\nreturn", expect!["f, %y = soft_cap: cap is 0"]);
-        check("%x = input x : f32[4]\n%y = scale %x {factor=NaN} : f32[4]\nreturn", expect!["f, %y = scale: factor is NaN"]);
+        check(
+            "%x = input x : f32[4]\n%y = soft_cap %x {cap=0} : f32[4]\nreturn",
+            expect!["f, %y = soft_cap: cap is 0"],
+        );
+        check(
+            "%x = input x : f32[4]\n%y = scale %x {factor=NaN} : f32[4]\nreturn",
+            expect!["f, %y = scale: factor is NaN"],
+        );
         check("%x = weight w : f32[rows]\nreturn", expect!["f, %x = weight: f32[rows] is no type for it"]);
-        check("%x = input x : f32[]\n%y = concat_rows %x, %x : f32[]\nreturn", expect!["f, %y = concat_rows: f32[] has no fixed number of rows"]);
+        check(
+            "%x = input x : f32[]\n%y = concat_rows %x, %x : f32[]\nreturn",
+            expect!["f, %y = concat_rows: f32[] has no fixed number of rows"],
+        );
     }
 
     #[test]
     fn states_are_one_chain() {
-        let write = |to: &str, from: &str| {
-            format!("%{to} = write_rows %{from}, %x, %p {{stride=1, offset=0}} : f32[8, 4]\n")
-        };
+        let write =
+            |to: &str, from: &str| format!("%{to} = write_rows %{from}, %x, %p {{stride=1, offset=0}} : f32[8, 4]\n");
         check(&format!("{STATE}{}return kv.0.k=%a", write("a", "s")), expect!["fine"]);
         check(&format!("{STATE}{}{}return kv.0.k=%b", write("a", "s"), write("b", "a")), expect!["fine"]);
-        check(&format!("{STATE}{}{}return kv.0.k=%b", write("a", "s"), write("b", "s")), expect!["f, %b = write_rows: %s is used after `kv.0.k` was written"]);
-        check(&format!("{STATE}{}return", write("a", "s")), expect!["f, output `kv.0.k`: the state is written and not returned"]);
-        check(&format!("{STATE}{}return kv.0.k=%s", write("a", "s")), expect!["f, output `kv.0.k`: %s is not the state as last written"]);
-        check(&format!("{STATE}{}return kv.0.k=%a, y=%a", write("a", "s")), expect!["f, output `y`: %a is the state `kv.0.k`"]);
-        check(&format!("{STATE}%w = weight w : f32[8, 4]\n{}return", write("a", "w")), expect!["f, %a = write_rows: %w is no state"]);
+        check(
+            &format!("{STATE}{}{}return kv.0.k=%b", write("a", "s"), write("b", "s")),
+            expect!["f, %b = write_rows: %s is used after `kv.0.k` was written"],
+        );
+        check(
+            &format!("{STATE}{}return", write("a", "s")),
+            expect!["f, output `kv.0.k`: the state is written and not returned"],
+        );
+        check(
+            &format!("{STATE}{}return kv.0.k=%s", write("a", "s")),
+            expect!["f, output `kv.0.k`: %s is not the state as last written"],
+        );
+        check(
+            &format!("{STATE}{}return kv.0.k=%a, y=%a", write("a", "s")),
+            expect!["f, output `y`: %a is the state `kv.0.k`"],
+        );
+        check(
+            &format!("{STATE}%w = weight w : f32[8, 4]\n{}return", write("a", "w")),
+            expect!["f, %a = write_rows: %w is no state"],
+        );
         check(&format!("{STATE}return kv.0.k=%x"), expect!["f, output `kv.0.k`: %x is not the state as last written"]);
         check(&format!("{STATE}return y=%x, y=%x"), expect!["f, output `y`: two outputs have this name"]);
     }
@@ -320,7 +354,11 @@ mod tests {
             expected.assert_eq(&verify(&graph).unwrap_err().to_string());
             assert!(!graph.to_string().is_empty());
         }
-        broken(sound(), |g| g.nodes[1].operands[0] = ValueId(9), expect!["f, %y = add: %?9 is used before it is defined"]);
+        broken(
+            sound(),
+            |g| g.nodes[1].operands[0] = ValueId(9),
+            expect!["f, %y = add: %?9 is used before it is defined"],
+        );
         broken(sound(), |g| g.nodes[1].results[0] = ValueId(9), expect!["f, %?9 = add: %?9 is no value"]);
         broken(sound(), |g| g.nodes.swap(0, 1), expect!["f, %y = add: %x is used before it is defined"]);
         broken(sound(), |g| g.nodes[1].results[0] = ValueId(0), expect!["f, %x#1 = add: %x#1 is defined twice"]);
