@@ -138,8 +138,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Patchify { height, width, patch } => {
             count(1)?;
             let pixels = columns(operand(0)?, product(&[*height, *width])?)?;
-            if *patch == 0 || height % patch != 0 || width % patch != 0 {
-                return Err(format!("{height} by {width} pixels are not whole patches of {patch}"));
+            if *patch == 0 || height < patch || width < patch {
+                return Err(format!("{height} by {width} pixels hold no patch of {patch}"));
             }
             let channels = fixed_rows(pixels)?;
             let patches = product(&[height / patch, width / patch])?;

@@ -2,9 +2,9 @@
 
 use super::tensor::{Data, Tensor};
 
-/// Windows of `patch * patch` pixels as rows, each in the order (channel, y, x).
+/// Whole windows of `patch * patch` pixels as rows, each in the order (channel, y, x).
 pub fn patchify(pixels: &Tensor, height: usize, width: usize, patch: usize) -> Result<Tensor, String> {
-    if pixels.columns() != height * width || patch == 0 || height % patch != 0 || width % patch != 0 {
+    if pixels.columns() != height * width || patch == 0 || height < patch || width < patch {
         return Err(format!("{:?} in patches of {patch}", pixels.shape()));
     }
     let (channels, source) = (pixels.rows(), pixels.floats()?);

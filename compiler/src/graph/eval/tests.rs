@@ -138,6 +138,10 @@ fn pictures() {
     let pixels = Tensor::f32(vec![2, 8], (0..16).map(|i| i as f32).collect());
     let expected = [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15].map(|i: i32| i as f32);
     check(&run(body, &Memory::default(), (1, 0), &[("pixels", pixels)]), &expected);
+    // What is left of the last whole patch is not read.
+    let body = "%pixels = input pixels : f32[1, 15]\n%y = patchify %pixels {height=3, width=5, patch=2} : f32[2, 4]\nreturn y=%y";
+    let pixels = Tensor::f32(vec![1, 15], (0..15).map(|i| i as f32).collect());
+    check(&run(body, &Memory::default(), (1, 0), &[("pixels", pixels)]), &[0.0, 1.0, 5.0, 6.0, 2.0, 3.0, 7.0, 8.0]);
     let body = "%x = input x : f32[rows, 2]\n%r = weight r : f32[2, 2]\n%i = input i : i32[rows, 4]\n%w = input w : f32[rows, 4]
         %y = overlay_rows %x, %r, %i, %w : f32[rows, 2]\nreturn y=%y";
     let inputs = [
