@@ -5,7 +5,7 @@
 //! | `dtype` | `torch_dtype` |
 //! | `rope_parameters: {rope_theta, rope_type, …}` | `rope_theta`, `rope_scaling` (absent where the type is `default`) |
 //! | `rope_parameters: {full_attention: …, sliding_attention: …}` | the same for full attention, `rope_local_base_freq` for sliding |
-//! | `layer_types` | absent where the family's own rule says the same; see [`layers`](super::layers) |
+//! | `layer_types` | absent where the family's own rule says the same |
 //! | `image_token_id` | `image_token_index` |
 //!
 //! Keys that say nothing about the model are dropped: `transformers_version` and those that begin with `_`.
