@@ -2,4 +2,5 @@
 
 pub mod graph;
 pub mod kernels;
+pub mod passes;
 pub mod target;
