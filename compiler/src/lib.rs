@@ -1,6 +1,12 @@
 //! Checkpoints to bundles: reading, graph, passes, lowering and packing.
 
+pub mod checkpoint;
+mod error;
 pub mod graph;
 pub mod kernels;
 pub mod passes;
+pub mod progress;
+pub mod quantize;
 pub mod target;
+
+pub use error::{Error, Result};
