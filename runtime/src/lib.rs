@@ -1,1 +1,8 @@
-//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles
+//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles.
+
+pub mod device;
+mod error;
+pub mod executor;
+
+pub use error::{Error, Lack};
+pub use executor::Executor;
