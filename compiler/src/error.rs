@@ -236,3 +236,23 @@ fn io_hint(error: &io::Error) -> &'static str {
 fn bullets(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  - {line}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn unknown_model_type() {
+        let error = Error::UnknownModelType { model_type: "mamba".to_owned(), supported: vec!["gemma", "llama"] };
+        expect!["model_type `mamba` is not supported; supported are gemma, llama"].assert_eq(&error.to_string());
+    }
+
+    #[test]
+    fn disk_space() {
+        let error = Error::DiskSpace { path: "out".into(), needed: 3 << 30, available: 700 << 20 };
+        expect!["out: the output takes 3.0 GiB, the file system has 700.0 MiB left; free some or choose another place"]
+            .assert_eq(&error.to_string());
+    }
+}

@@ -63,6 +63,7 @@ pub fn quantize(
     let bytes_out = layout.tensor_bytes();
 
     let writer = TensorWriter::create(&output.path().join(MODEL_SAFETENSORS), layout)?;
+    model.tensors().mapping().will_read();
     progress.begin("quantize", bytes_in);
     let stats = encode(model, &tensors, method, &writer, progress);
     progress.end();

@@ -143,6 +143,7 @@ fn write(
 ) -> Result<Vec<SourceFile>> {
     let writer = TensorWriter::create(&out.join(MODEL_SAFETENSORS), layout)?;
     let shards = source.shards();
+    shards.iter().for_each(|shard| shard.mapping().will_read());
     let mut blocks = Vec::new();
     for (name, (shard, view)) in views {
         for (index, bytes) in view.bytes.chunks(BLOCK).enumerate() {
