@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod error;
 pub mod graph;
 pub mod kernels;
+pub mod lower;
 pub mod progress;
 pub mod quantize;
 pub mod target;
