@@ -105,7 +105,9 @@ pub enum Access {
     /// Only read, and never written by any kernel of the plan: weights.
     Read,
     /// Read or written. Scratch and states are always bound so, because one buffer may be read and written in
-    /// neighbouring steps and a GPU API tracks usage by whole buffers.
+    /// neighbouring steps and a GPU API tracks usage by whole buffers. Weights that stand where other plans have
+    /// an intermediate value (a position embedding as residual) are bound so too, without being written, from a
+    /// buffer that the same step does not bind as [`Access::Read`].
     ReadWrite,
 }
 

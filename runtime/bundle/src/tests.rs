@@ -253,7 +253,7 @@ fn plans_are_checked() {
     check_plan(
         |p| decode(p).steps[0].bindings[2] = Binding { buffer: 0, offset: 0, bytes: 4 },
         expect![
-            "the plan of model `tiny` is invalid: function `decode`: step 0 (`double`) binds `weights.0` as ReadWrite"
+            "the plan of model `tiny` is invalid: function `decode`: step 0 (`double`) binds `weights.0` as Read and as ReadWrite"
         ],
     );
     check_plan(

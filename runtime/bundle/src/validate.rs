@@ -73,11 +73,21 @@ fn validate_function(plan: &Plan, function: &Function) -> Result<(), String> {
         for (binding, access) in step.bindings.iter().zip(&kernel.bindings) {
             validate_binding(plan, binding, *access).map_err(|why| place(format!("(`{}`) {why}", kernel.name)))?;
         }
+        if let Some(mixed) = bound_both_ways(&step.bindings, &kernel.bindings) {
+            let name = plan.buffers.get(mixed as usize).map_or("", |b| &b.name);
+            return Err(place(format!("(`{}`) binds `{name}` as Read and as ReadWrite", kernel.name)));
+        }
         if step.grid.iter().any(|e| matches!(e, Extent::Fixed(0) | Extent::RowsPer(0) | Extent::LengthPer(0))) {
             return Err(place(format!("has grid {:?}", step.grid)));
         }
     }
     Ok(())
+}
+
+/// A buffer of which one step binds both a range that is read only and one that may be written.
+fn bound_both_ways(bindings: &[Binding], accesses: &[Access]) -> Option<u32> {
+    let bound_as = |access| bindings.iter().zip(accesses).filter(move |(_, a)| **a == access).map(|(b, _)| b.buffer);
+    bound_as(Access::ReadWrite).find(|buffer| bound_as(Access::Read).any(|read| read == *buffer))
 }
 
 fn validate_port(plan: &Plan, port: &Port, kind: &BufferKind) -> Result<(), String> {
@@ -103,7 +113,7 @@ fn validate_binding(plan: &Plan, binding: &Binding, access: Access) -> Result<()
         return Err(format!("binds {} bytes at {} of `{}`", binding.bytes, binding.offset, buffer.name));
     }
     let weights = matches!(buffer.kind, BufferKind::Weights(_));
-    if weights != (access == Access::Read) {
+    if access == Access::Read && !weights {
         return Err(format!("binds `{}` as {access:?}", buffer.name));
     }
     Ok(())
