@@ -4,5 +4,8 @@ pub mod device;
 mod error;
 pub mod executor;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{Error, Lack};
 pub use executor::Executor;
