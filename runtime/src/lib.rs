@@ -1,1 +1,3 @@
 //! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles
+
+pub mod image;
