@@ -45,7 +45,7 @@ fn family(config: &Map<String, Value>) -> Result<Box<dyn arch::Family>> {
 pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, progress: &dyn Progress) -> Result<()> {
     let family = family(config)?;
     let specs: BTreeMap<String, TensorSpec> = family.tensors().into_iter().map(|t| (t.name.clone(), t)).collect();
-    std::fs::create_dir_all(directory).map_err(|e| Error::io("make", directory, e))?;
+    std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
     let shapes = specs.iter().map(|(name, spec)| (name.clone(), (Element::Bf16, spec.shape.clone()))).collect();
     let layout = Layout::new(&shapes);
     progress.begin("random weights", layout.file_bytes());
@@ -55,7 +55,7 @@ pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, prog
     progress.end();
     let path = directory.join("config.json");
     let text = serde_json::to_string_pretty(config).map_err(|e| Error::json(&path, e))?;
-    std::fs::write(&path, text).map_err(|e| Error::io("write", &path, e))
+    std::fs::write(&path, text).map_err(Error::io("write", &path))
 }
 
 fn write_tensor(writer: &TensorWriter, name: &str, spec: &TensorSpec, seed: u64, progress: &dyn Progress) -> Result<()> {
