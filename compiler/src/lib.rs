@@ -1,5 +1,6 @@
 //! Checkpoints to bundles: reading, graph, passes, lowering and packing.
 
+pub mod arch;
 pub mod checkpoint;
 mod error;
 pub mod graph;
