@@ -8,7 +8,7 @@ use expect_test::{Expect, expect};
 use serde_json::Value;
 
 use super::*;
-use crate::arch::{self, Family, Function, GraphOptions};
+use crate::arch::{self, Family, GraphOptions};
 use crate::graph::{Graph, Op};
 
 fn json(model: &str, file: &str) -> Option<Value> {
