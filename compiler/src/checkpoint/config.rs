@@ -27,9 +27,9 @@ const NESTED: [&str; 2] = ["text_config", "vision_config"];
 ///
 /// # Errors
 /// Two spellings of a key are there and contradict each other, or a key cannot be told in transformers 4's terms.
-pub fn normalize(config: Map<String, Value>) -> Result<Map<String, Value>> {
+pub fn normalise(config: Map<String, Value>) -> Result<Map<String, Value>> {
     let mut config = Scope { map: config, prefix: String::new() };
-    config.normalize()?;
+    config.normalise()?;
     Ok(config.map)
 }
 
@@ -40,7 +40,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn normalize(&mut self) -> Result<()> {
+    fn normalise(&mut self) -> Result<()> {
         if let Some(pattern) = self.map.remove("_sliding_window_pattern") {
             self.set("sliding_window_pattern", pattern)?;
         }
@@ -59,7 +59,7 @@ impl Scope {
             match self.map.remove(key) {
                 Some(Value::Object(map)) => {
                     let mut nested = Scope { map, prefix: format!("{}{key}.", self.prefix) };
-                    nested.normalize()?;
+                    nested.normalise()?;
                     self.map.insert(key.to_owned(), Value::Object(nested.map));
                 }
                 Some(Value::Null) | None => {}
@@ -186,10 +186,10 @@ mod tests {
             if family == "quantization" || family.ends_with(".md") {
                 continue;
             }
-            let new = normalize(read(&format!("tests/golden/{family}/config.json"))).unwrap();
-            let old = normalize(read(&format!("tests/golden/{family}/config_v4.json"))).unwrap();
+            let new = normalise(read(&format!("tests/golden/{family}/config.json"))).unwrap();
+            let old = normalise(read(&format!("tests/golden/{family}/config_v4.json"))).unwrap();
             assert_eq!(json!(new).to_string(), json!(old).to_string(), "{family}");
-            assert_eq!(normalize(new.clone()).unwrap(), new, "{family} is stable");
+            assert_eq!(normalise(new.clone()).unwrap(), new, "{family} is stable");
             assert!(!new.contains_key("layer_types") && !new.contains_key("rope_parameters"), "{family}");
             compared += 1;
         }
@@ -199,7 +199,7 @@ mod tests {
     #[track_caller]
     fn check(config: Value, expected: Expect) {
         let Value::Object(map) = config else { panic!("not an object") };
-        let text = match normalize(map) {
+        let text = match normalise(map) {
             Ok(map) => json!(map).to_string(),
             Err(error) => error.to_string(),
         };
@@ -210,29 +210,50 @@ mod tests {
     fn rope() {
         check(
             json!({"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}),
-            expect![[r#"{"rope_scaling":{"rope_type":"linear","factor":8.0},"rope_theta":1000000.0}"#]],
+            expect![[r#"{"rope_scaling":{"factor":8.0,"rope_type":"linear"},"rope_theta":1000000.0}"#]],
         );
-        check(json!({"rope_scaling": {"type": "linear", "factor": 8.0}}), expect![[r#"{"rope_scaling":{"factor":8.0,"rope_type":"linear"}}"#]]);
-        check(json!({"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}), expect![[r#"{"rope_theta":10000.0}"#]]);
-        check(json!({"rope_theta": 5, "rope_parameters": {"rope_theta": 10000.0}}), expect!["config key `rope_theta`: is 5, but the newer spelling of the same key says 10000.0"]);
-        check(json!({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}), expect![[r#"{"partial_rotary_factor":0.5,"rope_theta":10000.0}"#]]);
-        check(json!({"rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}), expect!["config key `rope_parameters.factor`: means nothing to rope_type `default`"]);
+        check(
+            json!({"rope_scaling": {"type": "linear", "factor": 8.0}}),
+            expect![[r#"{"rope_scaling":{"factor":8.0,"rope_type":"linear"}}"#]],
+        );
+        check(
+            json!({"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}),
+            expect![[r#"{"rope_theta":10000.0}"#]],
+        );
+        check(
+            json!({"rope_theta": 5, "rope_parameters": {"rope_theta": 10000.0}}),
+            expect!["config key `rope_theta`: is 5, but the newer spelling of the same key says 10000.0"],
+        );
+        check(
+            json!({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+            expect![[r#"{"partial_rotary_factor":0.5,"rope_theta":10000.0}"#]],
+        );
+        check(
+            json!({"rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}),
+            expect!["config key `rope_parameters.factor`: means nothing to rope_type `default`"],
+        );
         check(json!({"rope_parameters": 3}), expect!["config key `rope_parameters`: expected an object"]);
         check(
             json!({"text_config": {"rope_parameters": {
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}}),
-            expect![[r#"{"text_config":{"rope_local_base_freq":10000.0,"rope_scaling":{"rope_type":"linear","factor":8.0},"rope_theta":1000000.0}}"#]],
+            expect![[
+                r#"{"text_config":{"rope_local_base_freq":10000.0,"rope_scaling":{"factor":8.0,"rope_type":"linear"},"rope_theta":1000000.0}}"#
+            ]],
         );
         check(
             json!({"text_config": {"rope_parameters": {
                 "full_attention": {"rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}}}}),
-            expect!["config key `text_config.rope_parameters.sliding_attention`: expected rope_type `default` and a rope_theta; scaled sliding layers are not supported"],
+            expect![
+                "config key `text_config.rope_parameters.sliding_attention`: expected rope_type `default` and a rope_theta; scaled sliding layers are not supported"
+            ],
         );
         check(
             json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "chunked_attention": {}}}),
-            expect!["config key `rope_parameters.chunked_attention`: is no layer type that is supported: expected full_attention and sliding_attention"],
+            expect![
+                "config key `rope_parameters.chunked_attention`: is no layer type that is supported: expected full_attention and sliding_attention"
+            ],
         );
     }
 
@@ -241,10 +262,20 @@ mod tests {
         check(
             json!({"dtype": "bfloat16", "_name_or_path": "x", "transformers_version": "5", "image_token_id": 7,
                 "_sliding_window_pattern": 6, "text_config": {"dtype": "float32"}, "vision_config": null}),
-            expect![[r#"{"image_token_index":7,"sliding_window_pattern":6,"text_config":{"torch_dtype":"float32"},"torch_dtype":"bfloat16"}"#]],
+            expect![[
+                r#"{"image_token_index":7,"sliding_window_pattern":6,"text_config":{"torch_dtype":"float32"},"torch_dtype":"bfloat16"}"#
+            ]],
         );
-        check(json!({"dtype": "bfloat16", "torch_dtype": "float16"}), expect![[r#"config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16""#]]);
+        check(
+            json!({"dtype": "bfloat16", "torch_dtype": "float16"}),
+            expect![[
+                r#"config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16""#
+            ]],
+        );
         check(json!({"text_config": 7}), expect!["config key `text_config`: expected an object"]);
-        check(json!({"use_sliding_window": false, "sliding_window": 32768}), expect![[r#"{"sliding_window":null,"use_sliding_window":false}"#]]);
+        check(
+            json!({"use_sliding_window": false, "sliding_window": 32768}),
+            expect![[r#"{"sliding_window":null,"use_sliding_window":false}"#]],
+        );
     }
 }
