@@ -9,17 +9,66 @@ use crate::graph::Activation;
 
 /// Keys of every configuration that say nothing about what a forward pass computes: training, generation, bookkeeping.
 const BOOKKEEPING: &[&str] = &[
-    "add_cross_attention", "architectures", "attention_dropout", "attn_implementation", "auto_map", "bad_words_ids",
-    "begin_suppress_tokens", "bos_token_id", "cache_implementation", "chunk_size_feed_forward", "decoder_start_token_id",
-    "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id",
-    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label",
-    "initializer_factor", "initializer_range", "is_decoder", "is_encoder_decoder", "label2id", "length_penalty",
-    "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups", "num_beams",
-    "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix",
-    "problem_type", "pruned_heads", "remove_invalid_values", "repetition_penalty", "return_dict",
-    "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
-    "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
-    "transformers_version", "typical_p", "use_bfloat16", "use_cache",
+    "add_cross_attention",
+    "architectures",
+    "attention_dropout",
+    "attn_implementation",
+    "auto_map",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "cache_implementation",
+    "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "id2label",
+    "initializer_factor",
+    "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "model_type",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "pruned_heads",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
 ];
 
 /// Activations by transformers' names (`ACT2FN`).
@@ -40,15 +89,20 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// An error if there are any; missing keys come first, since they say that the file is the wrong one.
+    /// An error if there are any.
     pub fn check(self, family: &str) -> Result<(), Error> {
+        match self.missing.is_empty() && self.unsupported.is_empty() {
+            true => Ok(()),
+            false => Err(self.into_error(family)),
+        }
+    }
+
+    /// The error; missing keys come first, since they say that the file is the wrong one.
+    pub fn into_error(self, family: &str) -> Error {
         let family = family.to_owned();
-        match self {
-            Problems { missing, .. } if !missing.is_empty() => Err(Error::MissingKeys { family, keys: missing }),
-            Problems { unsupported, .. } if !unsupported.is_empty() => {
-                Err(Error::UnsupportedConfig { family, problems: unsupported })
-            }
-            _ => Ok(()),
+        match self.missing.is_empty() {
+            false => Error::MissingKeys { family, keys: self.missing },
+            true => Error::UnsupportedConfig { family, problems: self.unsupported },
         }
     }
 }
@@ -77,6 +131,11 @@ impl<'c> Keys<'c> {
         }
         problems.missing.append(&mut self.problems.missing);
         problems.unsupported.append(&mut self.problems.unsupported);
+    }
+
+    /// Whether nothing was wrong so far.
+    pub fn is_fine(&self) -> bool {
+        self.problems.missing.is_empty() && self.problems.unsupported.is_empty()
     }
 
     /// Notes that a key's value will not do.
