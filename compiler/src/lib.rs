@@ -5,6 +5,8 @@ pub mod checkpoint;
 mod error;
 pub mod graph;
 pub mod kernels;
+pub mod lower;
+pub mod passes;
 pub mod progress;
 pub mod quantize;
 pub mod size;
