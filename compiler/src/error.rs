@@ -3,7 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dwindle_schemes::FloatType;
+
 use crate::checkpoint::TensorProblems;
+use crate::size::Size;
 
 /// What can go wrong between a checkpoint and a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +54,13 @@ pub enum Error {
         expected: &'static str,
     },
 
-    /// A directory that holds no checkpoint we can read.
-    #[error("{} holds no model.safetensors and no model.safetensors.index.json{hint}", path.display())]
-    NoWeights {
+    /// A path that is no checkpoint we can read.
+    #[error("{} is not a checkpoint: {reason}", path.display())]
+    NotCheckpoint {
         /// The directory.
         path: PathBuf,
-        /// What is there instead and what to do; may be empty.
-        hint: String,
+        /// What it lacks, what is there instead, and what to do.
+        reason: String,
     },
 
     /// The index of a sharded checkpoint names files that are not there.
@@ -96,6 +99,15 @@ pub enum Error {
         key: String,
         /// What is wrong, and what would do.
         reason: String,
+    },
+
+    /// A family that is not supported.
+    #[error("model_type `{model_type}` is not supported; supported are {}", supported.join(", "))]
+    UnknownModelType {
+        /// As the configuration spells it.
+        model_type: String,
+        /// All that are supported.
+        supported: Vec<&'static str>,
     },
 
     /// The tensors of a checkpoint are not those of its family.
@@ -137,7 +149,7 @@ pub enum Error {
     },
 
     /// Not enough room for the output.
-    #[error("{}: needs {needed} bytes, the file system has {available}; free {} bytes or choose another place", path.display(), needed - available)]
+    #[error("{}: the output takes {}, the file system has {} left; free some or choose another place", path.display(), Size(*needed), Size(*available))]
     DiskSpace {
         /// Where the output should go.
         path: PathBuf,
@@ -158,19 +170,26 @@ pub enum Error {
         scheme: String,
     },
 
+    /// The output is the input, which is still being read.
+    #[error("{} is the input itself; name another output directory", path.display())]
+    OutputIsInput {
+        /// The directory.
+        path: PathBuf,
+    },
+
     /// Weights beyond the range of the type they should be stored in.
     #[error(
-        "tensor `{tensor}`: {count} values do not fit {format} (largest magnitude {largest:e}); use a scheme that stores f32"
+        "tensor `{tensor}`: {count} values, the largest of magnitude {largest:e}, do not fit {float}; use a scheme that stores it as f32"
     )]
     Overflow {
         /// Logical name.
         tensor: String,
-        /// How many values or scales are too large, or not finite.
+        /// How many values are too large.
         count: u64,
-        /// Of them, the largest.
+        /// The largest magnitude.
         largest: f32,
         /// Storage that was asked for.
-        format: String,
+        float: FloatType,
     },
 
     /// Weights that are not numbers.
@@ -180,6 +199,15 @@ pub enum Error {
         tensor: String,
         /// How many.
         count: u64,
+    },
+
+    /// A tensor that the quantizer refused.
+    #[error("tensor `{tensor}`: {source}")]
+    Quantize {
+        /// Logical name.
+        tensor: String,
+        /// Place and cause.
+        source: dwindle_quant::Error,
     },
 }
 
@@ -207,4 +235,24 @@ fn io_hint(error: &io::Error) -> &'static str {
 
 fn bullets(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  - {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn unknown_model_type() {
+        let error = Error::UnknownModelType { model_type: "mamba".to_owned(), supported: vec!["gemma", "llama"] };
+        expect!["model_type `mamba` is not supported; supported are gemma, llama"].assert_eq(&error.to_string());
+    }
+
+    #[test]
+    fn disk_space() {
+        let error = Error::DiskSpace { path: "out".into(), needed: 3 << 30, available: 700 << 20 };
+        expect!["out: the output takes 3.0 GiB, the file system has 700.0 MiB left; free some or choose another place"]
+            .assert_eq(&error.to_string());
+    }
 }

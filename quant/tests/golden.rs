@@ -60,6 +60,20 @@ fn rtn(tensor: &Tensor, grouped: &Grouped) -> (Vec<u8>, Vec<u8>) {
     (words.iter().flat_map(|word| word.to_le_bytes()).collect(), bytes)
 }
 
+/// The fixture's words with code 0 in the padding, as the format has it. The fixture quantized the zeros it padded with.
+fn without_padding(codes: &Tensor, columns: usize, grouped: &Grouped) -> Vec<u8> {
+    let per_row = grouped.words(columns);
+    let mut bytes = Vec::new();
+    for (index, word) in codes.bytes.as_chunks::<4>().0.iter().enumerate() {
+        let first = index % per_row * grouped.codes_per_word();
+        let used = columns.saturating_sub(first).min(grouped.codes_per_word()) as u32 * grouped.bits;
+        let mask = ((1_u64 << used) - 1) as u32;
+        let word = u32::from_le_bytes(*word);
+        bytes.extend((word & mask).to_le_bytes());
+    }
+    bytes
+}
+
 #[test]
 fn rtn_equals_the_golden_arrays() {
     let expected = tensors("quantization/expected.safetensors");
@@ -74,7 +88,7 @@ fn rtn_equals_the_golden_arrays() {
                 panic!("{scheme} does not quantize {name}");
             };
             let (words, scales) = rtn(&weights[name], &grouped);
-            assert!(words == codes.bytes, "codes of {key}");
+            assert!(words == without_padding(codes, weights[name].shape[1], &grouped), "codes of {key}");
             assert!(scales == expected[&key.replace(".q_weight", ".q_scale")].bytes, "scales of {key}");
             compared += 1;
         }

@@ -1,1 +1,11 @@
-//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles
+//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles.
+
+pub mod device;
+mod error;
+pub mod executor;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::{Error, Lack};
+pub use executor::Executor;

@@ -1,9 +1,9 @@
 //! The model directory: `model.json`, `model.safetensors`, and the files that belong to tokenizer and images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use dwindle_schemes::Format;
+use dwindle_schemes::{Format, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,14 +42,26 @@ pub struct ModelJson {
     pub method: Option<String>,
     /// The configuration in the spelling of transformers 4, keys ordered.
     pub config: Map<String, Value>,
-    /// How each logical tensor is stored.
-    pub formats: BTreeMap<String, Format>,
+    /// All logical tensors, by name.
+    pub tensors: BTreeMap<String, TensorInfo>,
     /// Files that are carried along unread: tokenizer, template, image processor.
     pub files: Vec<CarriedFile>,
     /// The files that the weights and the configuration came from.
     pub sources: Vec<SourceFile>,
     /// What quantization did.
     pub card: Option<Card>,
+}
+
+/// A logical tensor: what a family asks for by name, stored as one tensor or as codes and scales.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorInfo {
+    /// What it is for.
+    pub role: Role,
+    /// Dimensions of the unquantized tensor, outermost first.
+    pub shape: Vec<usize>,
+    /// How it is stored.
+    pub format: Format,
 }
 
 /// A file of a model directory besides description and tensors.
@@ -76,7 +88,7 @@ pub struct SourceFile {
 
 impl ModelJson {
     /// The description of an unquantized model.
-    pub(crate) fn new(family: String, config: Map<String, Value>, formats: BTreeMap<String, Format>) -> Self {
+    pub(crate) fn new(family: String, config: Map<String, Value>, tensors: BTreeMap<String, TensorInfo>) -> Self {
         ModelJson {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -84,7 +96,7 @@ impl ModelJson {
             scheme: None,
             method: None,
             config,
-            formats,
+            tensors,
             files: Vec::new(),
             sources: Vec::new(),
             card: None,
@@ -125,17 +137,27 @@ impl ModelJson {
     }
 }
 
-/// The stored tensors of a logical tensor `[rows, columns…]`: name, element type and shape of each.
-pub(crate) fn stored(name: &str, shape: &[usize], format: Format) -> Vec<(String, Element, Vec<usize>)> {
-    match format {
-        Format::Plain(float) => vec![(name.to_owned(), float.into(), shape.to_vec())],
-        Format::Grouped(grouped) => {
-            let (rows, columns) = matrix(shape);
-            vec![
-                (format!("{name}.codes"), Element::U32, vec![rows, grouped.words(columns)]),
-                (format!("{name}.scales"), grouped.scale.into(), vec![rows, grouped.groups(columns)]),
-            ]
+impl TensorInfo {
+    /// The stored tensors of this one, called `name`: name, element type and shape of each.
+    ///
+    /// A tensor of any rank is quantized as a matrix; see [`matrix`].
+    pub(crate) fn stored(&self, name: &str) -> Vec<(String, Element, Vec<usize>)> {
+        match self.format {
+            Format::Plain(float) => vec![(name.to_owned(), float.into(), self.shape.clone())],
+            Format::Grouped(grouped) => {
+                let (rows, columns) = matrix(&self.shape);
+                vec![
+                    (format!("{name}.codes"), Element::U32, vec![rows, grouped.words(columns)]),
+                    (format!("{name}.scales"), grouped.scale.into(), vec![rows, grouped.groups(columns)]),
+                ]
+            }
         }
+    }
+
+    /// Whether the number of elements, and of bytes in any format, is one that arithmetic can hold.
+    fn is_sized(&self) -> bool {
+        let elements = self.shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n.max(1)));
+        elements.and_then(|n| n.checked_mul(64)).is_some()
     }
 }
 
@@ -177,33 +199,22 @@ impl ModelDir {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut expected = std::collections::BTreeSet::new();
-        for (name, &format) in &self.model.formats {
-            match format {
-                Format::Plain(float) => {
-                    expected.insert(name.clone());
-                    match self.tensor(name) {
-                        None => problems.push(format!("tensor `{name}` is missing")),
-                        Some(view) if view.dtype != Element::from(float) => {
-                            let dtype = view.dtype_name;
-                            problems.push(format!("tensor `{name}` is {dtype}, {MODEL_JSON} says {format}"));
-                        }
-                        Some(_) => {}
-                    }
+        let mut expected = BTreeSet::new();
+        for (logical, info) in &self.model.tensors {
+            if !info.is_sized() {
+                problems.push(format!("tensor `{logical}` cannot have the shape {:?}", info.shape));
+                continue;
+            }
+            for (name, element, shape) in info.stored(logical) {
+                match self.tensor(&name) {
+                    None => problems.push(format!("tensor `{name}` is missing")),
+                    Some(view) if view.dtype != element || view.shape != shape => problems.push(format!(
+                        "tensor `{name}` is {} {:?}, but {MODEL_JSON} implies {element} {shape:?}",
+                        view.dtype_name, view.shape
+                    )),
+                    Some(_) => {}
                 }
-                Format::Grouped(grouped) => {
-                    let [codes, scales] = [format!("{name}.codes"), format!("{name}.scales")];
-                    let words = self.matrix_of(&codes, Element::U32, &mut problems);
-                    let groups = self.matrix_of(&scales, grouped.scale.into(), &mut problems);
-                    if let (Some((rows, words)), Some((scale_rows, groups))) = (words, groups)
-                        && (rows != scale_rows || groups.checked_mul(grouped.words_per_group()) != Some(words))
-                    {
-                        problems.push(format!(
-                            "tensor `{name}`: codes [{rows}, {words}] and scales [{scale_rows}, {groups}] do not fit {format}"
-                        ));
-                    }
-                    expected.extend([codes, scales]);
-                }
+                expected.insert(name);
             }
         }
         let extra = self.tensors.names().filter(|name| !expected.contains(*name));
@@ -216,21 +227,6 @@ impl ModelDir {
             }
         }
         problems
-    }
-
-    fn matrix_of(&self, name: &str, element: Element, problems: &mut Vec<String>) -> Option<(usize, usize)> {
-        match self.tensor(name) {
-            Some(TensorView { dtype, shape: &[rows, columns], .. }) if dtype == element => Some((rows, columns)),
-            Some(view) => {
-                let found = format!("{} {:?}", view.dtype_name, view.shape);
-                problems.push(format!("tensor `{name}` is {found}, expected a matrix of {element}"));
-                None
-            }
-            None => {
-                problems.push(format!("tensor `{name}` is missing"));
-                None
-            }
-        }
     }
 
     /// Where the directory is.
@@ -250,7 +246,12 @@ impl ModelDir {
 
     /// How a logical tensor is stored.
     pub fn format(&self, name: &str) -> Option<Format> {
-        self.model.formats.get(name).copied()
+        self.model.tensors.get(name).map(|tensor| tensor.format)
+    }
+
+    /// The scheme that the weights were quantized with.
+    pub fn scheme(&self) -> Option<&str> {
+        self.model.scheme.as_deref()
     }
 
     /// The path of a carried file (`tokenizer.json`, `generation_config.json`), if the model has it.

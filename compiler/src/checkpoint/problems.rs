@@ -22,6 +22,15 @@ impl TensorProblems {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Orders each list by name.
+    pub(super) fn sort(&mut self) {
+        self.missing.sort();
+        self.extra.sort();
+        self.misshapen.sort();
+        self.unsupported.sort();
+        self.duplicate.sort();
+    }
 }
 
 impl fmt::Display for TensorProblems {

@@ -6,6 +6,8 @@ use std::fmt;
 use dwindle_schemes::{Format, Role};
 use serde::{Deserialize, Serialize};
 
+use crate::size::Size;
+
 /// How many tensors the printed card names.
 const SHOWN: usize = 5;
 
@@ -62,15 +64,9 @@ impl Card {
 
 impl fmt::Display for Card {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "{} by {}: {:.3} bits per weight", self.scheme, self.method, self.bits_per_weight)?;
-        writeln!(
-            f,
-            "{:.1} MiB -> {:.1} MiB, {:.1} times smaller",
-            mib(self.bytes_in),
-            mib(self.bytes_out),
-            self.bytes_in as f64 / self.bytes_out.max(1) as f64
-        )?;
+        let percent = self.bytes_out as f64 * 100.0 / self.bytes_in.max(1) as f64;
+        writeln!(f, "{} -> {} ({percent:.1} %)", Size(self.bytes_in), Size(self.bytes_out))?;
         writeln!(f, "signal to noise {} over {} matrices; the worst:", decibel(self.snr_db), self.tensors.len())?;
         for (name, tensor) in self.worst(SHOWN) {
             let [rows, columns] = tensor.shape;

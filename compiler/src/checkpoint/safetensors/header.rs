@@ -88,12 +88,11 @@ fn check(tensor: &RawTensor, start: usize, data: usize) -> Result<Entry, String>
     let shape: Option<Vec<usize>> = tensor.shape.0.iter().map(|&n| usize::try_from(n).ok()).collect();
     let shape = shape.ok_or_else(|| format!("has the shape {:?}, larger than memory", tensor.shape.0))?;
     let element = Element::from_name(&tensor.dtype);
-    if let Some(size) = element.bytes() {
-        let needed = shape.iter().try_fold(size, |product, &n| product.checked_mul(n));
-        let needed = needed.ok_or_else(|| format!("has the shape {shape:?}, whose size overflows"))?;
-        if needed as u64 != end - begin {
-            return Err(format!("has {} bytes, but {} {shape:?} takes {needed}", end - begin, tensor.dtype));
-        }
+    let size = element.bytes();
+    let needed = shape.iter().try_fold(size.unwrap_or(1), |product, &n| product.checked_mul(n));
+    let needed = needed.ok_or_else(|| format!("has the shape {shape:?}, whose size overflows"))?;
+    if size.is_some() && needed as u64 != end - begin {
+        return Err(format!("has {} bytes, but {} {shape:?} takes {needed}", end - begin, tensor.dtype));
     }
     let bytes = start + begin as usize..start + end as usize;
     Ok(Entry { element, dtype: tensor.dtype.clone(), shape, bytes })

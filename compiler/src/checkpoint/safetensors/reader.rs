@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use dwindle_schemes::FloatType;
-use half::{bf16, f16};
 
 use super::element::Element;
 use super::header::Header;
@@ -123,23 +122,7 @@ impl<'a> TensorView<'a> {
         let float = self.float()?;
         let size = float.bytes();
         let bytes = &self.bytes[start * size..][..values.len() * size];
-        match float {
-            FloatType::F32 => {
-                for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = f32::from_le_bytes(bytes);
-                }
-            }
-            FloatType::F16 => {
-                for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = f16::from_le_bytes(bytes).to_f32();
-                }
-            }
-            FloatType::Bf16 => {
-                for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = bf16::from_le_bytes(bytes).to_f32();
-                }
-            }
-        }
+        dwindle_quant::read_floats(float, bytes, values).expect("as many bytes as the values take");
         Ok(())
     }
 

@@ -57,6 +57,11 @@ impl Layout {
     pub fn file_bytes(&self) -> u64 {
         self.total
     }
+
+    /// Bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.total - self.header.len() as u64
+    }
 }
 
 /// A safetensors file that is being written under another name beside its final one.
@@ -88,7 +93,7 @@ impl TensorWriter {
     }
 
     pub(super) fn over(file: File, temporary: TempPath, path: &Path, layout: Layout) -> Self {
-        let missing = AtomicU64::new(layout.total - layout.header.len() as u64);
+        let missing = AtomicU64::new(layout.tensor_bytes());
         TensorWriter { file, temporary, path: path.to_owned(), layout, missing }
     }
 
