@@ -3,6 +3,7 @@
 pub mod device;
 mod error;
 pub mod executor;
+pub mod image;
 
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! Checks that all passes share, and tests of the whole list.
 
+mod families;
 mod layers;
 mod meaning;
 mod random;
