@@ -1,3 +1,5 @@
-//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles
+//! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles.
 
 pub mod image;
+pub mod template;
+pub mod tokenizer;
