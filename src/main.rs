@@ -1,1 +1,83 @@
-fn main() {}
+//! The `dwindle` command: shrink models, compile them into one file, run them. No algorithm lives here.
+
+mod cache;
+mod compile;
+mod convert;
+mod demo;
+mod exit;
+mod hub;
+mod inspect;
+mod logits;
+mod progress;
+mod quantize;
+mod run;
+mod schemes;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Shrinks language and vision models, compiles them into one file, and runs them on small devices.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, after_help = AFTER_HELP)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say more on stderr; twice for details. RUST_LOG filters finer.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  dwindle run --image picture.png                       talk about a picture with the built-in demo models
+  dwindle convert path/to/checkpoint -o model           the four steps, one by one
+  dwindle quantize model --scheme q4f16_1 -o model-q4
+  dwindle compile model-q4 --target vulkan -o model.dwindle
+  dwindle run model.dwindle
+
+Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a model directory from a Hugging Face checkpoint
+    Convert(convert::Options),
+    /// Quantize a model directory
+    Quantize(quantize::Options),
+    /// Compile model directories or checkpoints into one bundle
+    Compile(compile::Options),
+    /// Chat with a bundle, with model directories or checkpoints, or with the built-in demo
+    Run(run::Options),
+    /// Write the logits of given tokens, to compare with other implementations
+    Logits(logits::Options),
+    /// Show what is in a checkpoint, a model directory or a bundle, at any stage of compilation
+    Inspect(inspect::Options),
+    /// List the quantization schemes
+    Schemes(schemes::Options),
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    start_logging(options.verbose);
+    let result = match options.command {
+        Command::Convert(options) => convert::run(options),
+        Command::Quantize(options) => quantize::run(options),
+        Command::Compile(options) => compile::run(options),
+        Command::Run(options) => run::run(options),
+        Command::Logits(options) => logits::run(options),
+        Command::Inspect(options) => inspect::run(options),
+        Command::Schemes(options) => schemes::run(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn start_logging(verbose: u8) {
+    let level = ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

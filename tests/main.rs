@@ -1,1 +1,5 @@
+//! Tests of the whole: one binary, so that it links once.
 
+mod cli;
+mod tidy;
+mod workbench;

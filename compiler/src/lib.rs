@@ -1,5 +1,15 @@
 //! Checkpoints to bundles: reading, graph, passes, lowering and packing.
 
+pub mod arch;
+pub mod checkpoint;
+mod error;
 pub mod graph;
 pub mod kernels;
+pub mod lower;
+pub mod passes;
+pub mod progress;
+pub mod quantize;
+pub mod size;
 pub mod target;
+
+pub use error::{Error, Result};

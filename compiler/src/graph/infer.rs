@@ -29,10 +29,10 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
             let first = operand(0)?;
             let mut rows = 0;
             for ty in operands {
-                if ty.dtype != first.dtype || ty.shape[1..] != first.shape[1..] {
+                rows = add(rows, fixed_rows(ty)?)?;
+                if ty.dtype != first.dtype || ty.shape.get(1..) != first.shape.get(1..) {
                     return Err(format!("{ty} cannot follow {first}"));
                 }
-                rows += fixed_rows(ty)?;
             }
             one(with_rows(first, rows))
         }
@@ -42,7 +42,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
             if a != b {
                 return Err(format!("{a} cannot be interleaved with {b}"));
             }
-            one(with_rows(a, 2 * fixed_rows(a)?))
+            one(with_rows(a, product(&[2, fixed_rows(a)?])?))
         }
         Op::Dequantize { format, columns } => {
             count(stored_operands(Some(*format)))?;
@@ -81,8 +81,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Slice { start, len } => {
             count(1)?;
             let x = matrix(operand(0)?)?;
-            if start + len > x.columns() {
-                return Err(format!("columns {start}..{} of {x}", start + len));
+            if *len == 0 || add(*start, *len)? > x.columns() {
+                return Err(format!("{len} columns from {start} of {x}"));
             }
             one(Type::matrix(x.rows(), *len))
         }
@@ -114,9 +114,12 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
             if a.n_kv_heads == 0 || a.head_dim == 0 || !a.n_heads.is_multiple_of(a.n_kv_heads) {
                 return Err(format!("{} heads over {} key-value heads of {}", a.n_heads, a.n_kv_heads, a.head_dim));
             }
-            let q = columns(operand(0)?, a.n_heads * a.head_dim)?;
-            columns(operand(1)?, a.n_kv_heads * a.head_dim)?;
-            columns(operand(2)?, a.n_kv_heads * a.head_dim)?;
+            let q = columns(operand(0)?, product(&[a.n_heads, a.head_dim])?)?;
+            columns(operand(1)?, product(&[a.n_kv_heads, a.head_dim])?)?;
+            if operand(1)? != operand(2)? {
+                return Err(format!("keys are {}, values {}", operand(1)?, operand(2)?));
+            }
+            fixed_rows(operand(1)?)?;
             scalar(operand(3)?)?;
             one(q.clone())
         }
@@ -134,21 +137,23 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
         }
         Op::Patchify { height, width, patch } => {
             count(1)?;
-            let pixels = columns(operand(0)?, height * width)?;
-            if *patch == 0 || height % patch != 0 || width % patch != 0 {
-                return Err(format!("{height} by {width} pixels are not whole patches of {patch}"));
+            let pixels = columns(operand(0)?, product(&[*height, *width])?)?;
+            if *patch == 0 || height < patch || width < patch {
+                return Err(format!("{height} by {width} pixels hold no patch of {patch}"));
             }
             let channels = fixed_rows(pixels)?;
-            one(Type::matrix(Dim::Fixed((height / patch) * (width / patch)), channels * patch * patch))
+            let patches = product(&[height / patch, width / patch])?;
+            one(Type::matrix(Dim::Fixed(patches), product(&[channels, *patch, *patch])?))
         }
         Op::RopeWriteKv(kv) => {
             count(4)?;
             check_rope(&kv.rope)?;
             let d = kv.rope.head_dim;
-            let qkv = columns(operand(0)?, (kv.n_heads + 2 * kv.n_kv_heads) * d)?;
-            let (k, v) = (columns(operand(1)?, kv.n_kv_heads * d)?, columns(operand(2)?, kv.n_kv_heads * d)?);
+            let (q_columns, kv_columns) = (product(&[kv.n_heads, d])?, product(&[kv.n_kv_heads, d])?);
+            let qkv = columns(operand(0)?, add(q_columns, product(&[2, kv_columns])?)?)?;
+            let (k, v) = (columns(operand(1)?, kv_columns)?, columns(operand(2)?, kv_columns)?);
             scalar(operand(3)?)?;
-            Ok(vec![Type::matrix(qkv.rows(), kv.n_heads * d), k.clone(), v.clone()])
+            Ok(vec![Type::matrix(qkv.rows(), q_columns), k.clone(), v.clone()])
         }
         Op::Glu(_) => {
             count(1)?;
@@ -222,8 +227,17 @@ pub fn stored_rows(format: Option<Format>, operands: &[&Type], columns: usize) -
 }
 
 fn check_rope(rope: &Rope) -> Result<(), String> {
-    let fits = rope.head_dim > 0 && rope.head_dim.is_multiple_of(2) && rope.inv_freq.len() * 2 == rope.head_dim;
+    let fits = rope.head_dim > 0 && rope.head_dim.is_multiple_of(2) && rope.inv_freq.len() == rope.head_dim / 2;
     if fits { Ok(()) } else { Err(format!("{} frequencies for heads of {}", rope.inv_freq.len(), rope.head_dim)) }
+}
+
+fn add(a: usize, b: usize) -> Result<usize, String> {
+    a.checked_add(b).ok_or_else(|| format!("{a} + {b} is too large"))
+}
+
+fn product(factors: &[usize]) -> Result<usize, String> {
+    let product = factors.iter().try_fold(1_usize, |product, &factor| product.checked_mul(factor));
+    product.ok_or_else(|| format!("the product of {factors:?} is too large"))
 }
 
 fn with_rows(ty: &Type, rows: usize) -> Type {

@@ -7,7 +7,8 @@
 //! - every operand is defined before its use, and every value is defined once;
 //! - the results' types are those that [`infer`](infer::infer) computes from operation and operand types;
 //! - only the first dimension of a shape may be symbolic;
-//! - a state is written at most along one chain: no value of a state is used by two writes;
+//! - a state is written at most along one chain, and a value of it is not used once a write has replaced it, so that
+//!   states can be written in place;
 //! - outputs named like a state have its type, and each state that is written is returned.
 
 pub mod build;
@@ -22,7 +23,7 @@ pub mod verify;
 
 pub use build::Builder;
 pub use ops::*;
-pub use recipe::Recipe;
+pub use recipe::{Recipe, Stored, Tensors};
 pub use types::{DType, Dim, Type};
 
 /// Names a value of one graph.

@@ -101,7 +101,8 @@ pub enum Op {
     /// where `index[t, 0] < 0`, else `Σ_j weight[t, j] * rows[index[t, j]]`.
     OverlayRows,
     /// `(pixels f32 [channels, height * width]) -> [(height / patch) * (width / patch), channels * patch * patch]`:
-    /// a convolution's windows as rows, in the order (channel, y, x).
+    /// a convolution's windows as rows, in the order (channel, y, x). Pixels beyond the last whole patch are not seen
+    /// (SigLIP so400m has 27 × 27 patches of 14 in 384 × 384 pixels).
     Patchify {
         /// Height of the picture in pixels.
         height: usize,

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::types::DType;
+
 /// Constant data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recipe {
@@ -46,4 +48,21 @@ impl Recipe {
             Recipe::InterleaveRows(pair) => pair.iter().for_each(|p| p.for_each_tensor(visit)),
         }
     }
+}
+
+/// A tensor of a model directory, as it lies in the file: row-major, little endian.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Type of the elements.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// All elements.
+    pub bytes: &'a [u8],
+}
+
+/// Finds tensors by their full name in a model directory.
+pub trait Tensors: Sync {
+    /// The tensor of this name.
+    fn stored(&self, name: &str) -> Option<Stored<'_>>;
 }

@@ -4,8 +4,18 @@
 //! weights map straight into memory. The last entry, `bundle.json`, is the [`Manifest`]. This crate knows the
 //! format and nothing of graphs, schemes or devices.
 
+mod error;
 mod manifest;
 mod plan;
+mod reader;
+mod validate;
+mod writer;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
 pub use manifest::*;
 pub use plan::*;
+pub use reader::Bundle;
+pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

@@ -22,7 +22,7 @@ pub struct Call {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// The most rows one call of a function with symbolic rows may have.
+    /// The most rows that a call of any function may have: the greatest [`Function::max_rows`].
     pub max_rows: u32,
     /// All buffers; steps refer to them by index.
     pub buffers: Vec<Buffer>,
@@ -105,7 +105,9 @@ pub enum Access {
     /// Only read, and never written by any kernel of the plan: weights.
     Read,
     /// Read or written. Scratch and states are always bound so, because one buffer may be read and written in
-    /// neighbouring steps and a GPU API tracks usage by whole buffers.
+    /// neighbouring steps and a GPU API tracks usage by whole buffers. Weights that stand where other plans have
+    /// an intermediate value (a position embedding as residual) are bound so too, without being written, from a
+    /// buffer that the same step does not bind as [`Access::Read`].
     ReadWrite,
 }
 
@@ -113,6 +115,9 @@ pub enum Access {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Function {
+    /// The most rows that one call may have; 1 where no shape of the function depends on the call's rows. May be less
+    /// than the plan's, so that an output with a row for each token stays small.
+    pub max_rows: u32,
     /// What the caller writes, by name.
     pub inputs: Vec<Port>,
     /// What the caller may read back, by name.

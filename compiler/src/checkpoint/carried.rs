@@ -1,0 +1,53 @@
+//! Files that go from the source into the model directory unchanged.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use super::model_dir::CarriedFile;
+use crate::error::{Error, Result};
+
+/// All names that are carried, if the source has them.
+pub(crate) const NAMES: [&str; 10] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+];
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 1 << 16;
+
+/// Bytes of all files in `from` that are carried.
+pub(crate) fn total_bytes(from: &Path) -> u64 {
+    NAMES.iter().filter_map(|name| std::fs::metadata(from.join(name)).ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// Copies all carried files that `from` has to `to`.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<Vec<CarriedFile>> {
+    let present = NAMES.iter().filter(|name| from.join(name).is_file());
+    present.map(|name| Ok(CarriedFile { name: (*name).to_owned(), blake3: copy_file(from, to, name)? })).collect()
+}
+
+/// Copies one file in pieces, since tokenizers can be tens of megabytes; returns the hash of its content.
+fn copy_file(from: &Path, to: &Path, name: &str) -> Result<String> {
+    let (source, target) = (from.join(name), to.join(name));
+    let mut reader = File::open(&source).map_err(Error::io("read", &source))?;
+    let mut writer = File::create(&target).map_err(Error::io("write", &target))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = reader.read(&mut piece).map_err(Error::io("read", &source))?;
+        if length == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
+        }
+        hasher.update(&piece[..length]);
+        writer.write_all(&piece[..length]).map_err(Error::io("write", &target))?;
+    }
+}

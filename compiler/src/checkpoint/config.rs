@@ -1,0 +1,281 @@
+//! `config.json`: the spellings of transformers 4 and 5 to the one of 4, keys ordered.
+//!
+//! | transformers 5 | here |
+//! |---|---|
+//! | `dtype` | `torch_dtype` |
+//! | `rope_parameters: {rope_theta, rope_type, …}` | `rope_theta`, `rope_scaling` (absent where the type is `default`) |
+//! | `rope_parameters: {full_attention: …, sliding_attention: …}` | the same for full attention, `rope_local_base_freq` for sliding |
+//! | `layer_types` | absent where the family's own rule says the same; see [`layers`](super::layers) |
+//! | `image_token_id` | `image_token_index` |
+//!
+//! Keys that say nothing about the model are dropped: `transformers_version` and those that begin with `_`.
+//! Nested `text_config` and `vision_config` are treated alike. Whether a key is understood is the family's business.
+
+use serde_json::{Map, Value};
+
+use super::layers;
+use crate::error::{Error, Result};
+
+/// Keys that were renamed: transformers 5, transformers 4.
+const RENAMED: [(&str, &str); 3] =
+    [("dtype", "torch_dtype"), ("image_token_id", "image_token_index"), ("video_token_id", "video_token_index")];
+
+/// Configurations within a configuration.
+const NESTED: [&str; 2] = ["text_config", "vision_config"];
+
+/// Translates a configuration; translating the result changes nothing.
+///
+/// # Errors
+/// Two spellings of a key are there and contradict each other, or a key cannot be told in transformers 4's terms.
+pub fn normalise(config: Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut config = Scope { map: config, prefix: String::new() };
+    config.normalise()?;
+    Ok(config.map)
+}
+
+/// One level of the configuration and where it is.
+struct Scope {
+    map: Map<String, Value>,
+    prefix: String,
+}
+
+impl Scope {
+    fn normalise(&mut self) -> Result<()> {
+        if let Some(pattern) = self.map.remove("_sliding_window_pattern") {
+            self.set("sliding_window_pattern", pattern)?;
+        }
+        self.map.retain(|key, _| key != "transformers_version" && !key.starts_with('_'));
+        for (new, old) in RENAMED {
+            if let Some(value) = self.map.remove(new) {
+                self.set(old, value)?;
+            }
+        }
+        self.rope()?;
+        if self.map.get("use_sliding_window") == Some(&Value::Bool(false)) {
+            self.map.insert("sliding_window".to_owned(), Value::Null);
+        }
+        layers::imply(&mut self.map);
+        for key in NESTED {
+            match self.map.remove(key) {
+                Some(Value::Object(map)) => {
+                    let mut nested = Scope { map, prefix: format!("{}{key}.", self.prefix) };
+                    nested.normalise()?;
+                    self.map.insert(key.to_owned(), Value::Object(nested.map));
+                }
+                Some(Value::Null) | None => {}
+                Some(_) => return Err(self.error(key, "expected an object")),
+            }
+        }
+        self.map.values_mut().for_each(Value::sort_all_objects);
+        self.map.sort_keys();
+        Ok(())
+    }
+
+    fn error(&self, key: &str, reason: impl Into<String>) -> Error {
+        Error::Config { key: format!("{}{key}", self.prefix), reason: reason.into() }
+    }
+
+    /// Sets a key that must not say something else already.
+    fn set(&mut self, key: &str, value: Value) -> Result<()> {
+        match self.map.get(key) {
+            Some(old) if !old.is_null() && !same(old, &value) => {
+                Err(self.error(key, format!("is {old}, but the newer spelling of the same key says {value}")))
+            }
+            _ => {
+                self.map.insert(key.to_owned(), value);
+                Ok(())
+            }
+        }
+    }
+
+    fn rope(&mut self) -> Result<()> {
+        match self.map.remove("rope_parameters") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(parameters)) if parameters.values().any(Value::is_object) => {
+                self.rope_by_layer_type(parameters)?
+            }
+            Some(Value::Object(parameters)) => self.rope_parameters(parameters)?,
+            Some(_) => return Err(self.error("rope_parameters", "expected an object")),
+        }
+        let Some(Value::Object(mut scaling)) = self.map.remove("rope_scaling") else { return Ok(()) };
+        // Before 4.43 `rope_type` was called `type`; both are often there.
+        if let Some(kind) = scaling.remove("type") {
+            scaling.entry("rope_type").or_insert(kind);
+        }
+        if scaling.get("rope_type").is_some_and(|kind| kind != "default") {
+            self.map.insert("rope_scaling".to_owned(), Value::Object(scaling));
+        }
+        Ok(())
+    }
+
+    /// `{rope_theta, rope_type, …}`.
+    fn rope_parameters(&mut self, mut parameters: Map<String, Value>) -> Result<()> {
+        if let Some(theta) = parameters.remove("rope_theta") {
+            self.set("rope_theta", theta)?;
+        }
+        if let Some(factor) = parameters.remove("partial_rotary_factor")
+            && factor.as_f64() != Some(1.0)
+        {
+            self.set("partial_rotary_factor", factor)?;
+        }
+        if parameters.get("rope_type").is_none_or(|kind| kind == "default") {
+            parameters.remove("rope_type");
+            return match parameters.keys().next() {
+                None => Ok(()),
+                Some(key) => Err(self.error(&format!("rope_parameters.{key}"), "means nothing to rope_type `default`")),
+            };
+        }
+        self.set("rope_scaling", Value::Object(parameters))
+    }
+
+    /// `{full_attention: {…}, sliding_attention: {…}}`, as Gemma 3 has it.
+    fn rope_by_layer_type(&mut self, mut parameters: Map<String, Value>) -> Result<()> {
+        if let Some(sliding) = parameters.remove("sliding_attention") {
+            let theta = match &sliding {
+                Value::Object(map) if map.get("rope_type").is_none_or(|kind| kind == "default") => {
+                    map.get("rope_theta").filter(|_| map.keys().all(|key| key == "rope_type" || key == "rope_theta"))
+                }
+                _ => None,
+            };
+            let Some(theta) = theta else {
+                let reason = "expected rope_type `default` and a rope_theta; scaled sliding layers are not supported";
+                return Err(self.error("rope_parameters.sliding_attention", reason));
+            };
+            self.set("rope_local_base_freq", theta.clone())?;
+        }
+        match parameters.remove("full_attention") {
+            Some(Value::Object(full)) => self.rope_parameters(full)?,
+            _ => return Err(self.error("rope_parameters.full_attention", "expected an object")),
+        }
+        match parameters.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(self.error(
+                &format!("rope_parameters.{key}"),
+                "is no layer type that is supported: expected full_attention and sliding_attention",
+            )),
+        }
+    }
+}
+
+/// Equal, where 10000 equals 10000.0.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(path: &str) -> Map<String, Value> {
+        let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn golden_configs_of_both_versions_become_the_same() {
+        let root = format!("{}/../tests/golden", env!("CARGO_MANIFEST_DIR"));
+        let mut compared = 0;
+        for entry in std::fs::read_dir(root).unwrap() {
+            let family = entry.unwrap().file_name().into_string().unwrap();
+            if family == "quantization" || family.ends_with(".md") {
+                continue;
+            }
+            let new = normalise(read(&format!("tests/golden/{family}/config.json"))).unwrap();
+            let old = normalise(read(&format!("tests/golden/{family}/config_v4.json"))).unwrap();
+            assert_eq!(json!(new).to_string(), json!(old).to_string(), "{family}");
+            assert_eq!(normalise(new.clone()).unwrap(), new, "{family} is stable");
+            assert!(!new.contains_key("layer_types") && !new.contains_key("rope_parameters"), "{family}");
+            compared += 1;
+        }
+        assert!(compared >= 11, "{compared}");
+    }
+
+    #[track_caller]
+    fn check(config: Value, expected: Expect) {
+        let Value::Object(map) = config else { panic!("not an object") };
+        let text = match normalise(map) {
+            Ok(map) => json!(map).to_string(),
+            Err(error) => error.to_string(),
+        };
+        expected.assert_eq(&text);
+    }
+
+    #[test]
+    fn rope() {
+        check(
+            json!({"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}),
+            expect![[r#"{"rope_scaling":{"factor":8.0,"rope_type":"linear"},"rope_theta":1000000.0}"#]],
+        );
+        check(
+            json!({"rope_scaling": {"type": "linear", "factor": 8.0}}),
+            expect![[r#"{"rope_scaling":{"factor":8.0,"rope_type":"linear"}}"#]],
+        );
+        check(
+            json!({"rope_theta": 10000, "rope_parameters": {"rope_theta": 10000.0}}),
+            expect![[r#"{"rope_theta":10000.0}"#]],
+        );
+        check(
+            json!({"rope_theta": 5, "rope_parameters": {"rope_theta": 10000.0}}),
+            expect!["config key `rope_theta`: is 5, but the newer spelling of the same key says 10000.0"],
+        );
+        check(
+            json!({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+            expect![[r#"{"partial_rotary_factor":0.5,"rope_theta":10000.0}"#]],
+        );
+        check(
+            json!({"rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}),
+            expect!["config key `rope_parameters.factor`: means nothing to rope_type `default`"],
+        );
+        check(json!({"rope_parameters": 3}), expect!["config key `rope_parameters`: expected an object"]);
+        check(
+            json!({"text_config": {"rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}}),
+            expect![[
+                r#"{"text_config":{"rope_local_base_freq":10000.0,"rope_scaling":{"factor":8.0,"rope_type":"linear"},"rope_theta":1000000.0}}"#
+            ]],
+        );
+        check(
+            json!({"text_config": {"rope_parameters": {
+                "full_attention": {"rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}}}}),
+            expect![
+                "config key `text_config.rope_parameters.sliding_attention`: expected rope_type `default` and a rope_theta; scaled sliding layers are not supported"
+            ],
+        );
+        check(
+            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "chunked_attention": {}}}),
+            expect![
+                "config key `rope_parameters.chunked_attention`: is no layer type that is supported: expected full_attention and sliding_attention"
+            ],
+        );
+    }
+
+    #[test]
+    fn names() {
+        check(
+            json!({"dtype": "bfloat16", "_name_or_path": "x", "transformers_version": "5", "image_token_id": 7,
+                "_sliding_window_pattern": 6, "text_config": {"dtype": "float32"}, "vision_config": null}),
+            expect![[
+                r#"{"image_token_index":7,"sliding_window_pattern":6,"text_config":{"torch_dtype":"float32"},"torch_dtype":"bfloat16"}"#
+            ]],
+        );
+        check(
+            json!({"dtype": "bfloat16", "torch_dtype": "float16"}),
+            expect![[
+                r#"config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16""#
+            ]],
+        );
+        check(json!({"text_config": 7}), expect!["config key `text_config`: expected an object"]);
+        check(
+            json!({"use_sliding_window": false, "sliding_window": 32768}),
+            expect![[r#"{"sliding_window":null,"use_sliding_window":false}"#]],
+        );
+    }
+}

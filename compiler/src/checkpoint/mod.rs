@@ -1,0 +1,26 @@
+//! Checkpoints: reading what was published, normalising it, and the model directory that comes out.
+//!
+//! Names and configuration keys are translated to one spelling here and nowhere else.
+
+pub(crate) mod carried;
+pub mod config;
+mod convert;
+mod directory;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod json;
+mod layers;
+mod mapping;
+mod model_dir;
+pub mod names;
+mod problems;
+pub mod safetensors;
+mod source;
+
+pub use convert::ConvertReport;
+pub(crate) use directory::OutputDirectory;
+pub use mapping::Mapping;
+pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
+pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix};
+pub use problems::TensorProblems;
+pub use source::Source;

@@ -1,0 +1,258 @@
+//! The crate's errors: where, what, and what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dwindle_schemes::FloatType;
+
+use crate::checkpoint::TensorProblems;
+use crate::size::Size;
+
+/// What can go wrong between a checkpoint and a bundle.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or directory could not be read or written.
+    #[error("cannot {action} {}: {source}{}", path.display(), io_hint(source))]
+    Io {
+        /// A verb: `read`, `write`, `replace`.
+        action: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+
+    /// A file is something else than its name says.
+    #[error("{} is not a safetensors file: it looks like {looks_like}{hint}", path.display())]
+    WrongFileType {
+        /// Of what.
+        path: PathBuf,
+        /// What its first bytes say.
+        looks_like: &'static str,
+        /// What to do, beginning with punctuation; may be empty.
+        hint: &'static str,
+    },
+
+    /// A safetensors header that contradicts the format or its file.
+    #[error("{}: malformed safetensors header: {reason}. Download the file again", path.display())]
+    Header {
+        /// The safetensors file.
+        path: PathBuf,
+        /// Which rule was broken, by which tensor.
+        reason: String,
+    },
+
+    /// A tensor whose element type cannot be used as it should be.
+    #[error("tensor `{tensor}` is stored as {dtype}: expected {expected}")]
+    UnsupportedDtype {
+        /// Name in the file.
+        tensor: String,
+        /// Element type as the file spells it.
+        dtype: String,
+        /// What would do.
+        expected: &'static str,
+    },
+
+    /// A path that is no checkpoint we can read.
+    #[error("{} is not a checkpoint: {reason}", path.display())]
+    NotCheckpoint {
+        /// The directory.
+        path: PathBuf,
+        /// What it lacks, what is there instead, and what to do.
+        reason: String,
+    },
+
+    /// The index of a sharded checkpoint names files that are not there.
+    #[error("{}: {} of {total} shards are missing; download them too: {}", path.display(), missing.len(), missing.join(", "))]
+    MissingShards {
+        /// The index.
+        path: PathBuf,
+        /// All files that are missing.
+        missing: Vec<String>,
+        /// Shards that the index names.
+        total: usize,
+    },
+
+    /// The index of a sharded checkpoint contradicts its shards.
+    #[error("{} does not fit its shards; download the checkpoint again:{}", path.display(), bullets(problems))]
+    ShardIndex {
+        /// The index.
+        path: PathBuf,
+        /// One line for each contradiction.
+        problems: Vec<String>,
+    },
+
+    /// A JSON file that is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Place and cause.
+        reason: String,
+    },
+
+    /// A configuration that is contradictory, or uses what is not understood.
+    #[error("config key `{key}`: {reason}")]
+    Config {
+        /// Path of the key, with dots.
+        key: String,
+        /// What is wrong, and what would do.
+        reason: String,
+    },
+
+    /// A family that is not supported.
+    #[error("model_type `{model_type}` is not supported; supported are {}", supported.join(", "))]
+    UnknownModelType {
+        /// As the configuration spells it.
+        model_type: String,
+        /// All that are supported.
+        supported: Vec<&'static str>,
+    },
+
+    /// The tensors of a checkpoint are not those of its family.
+    #[error("{} does not hold the tensors of a `{family}` model:\n{problems}", path.display())]
+    Tensors {
+        /// The directory.
+        path: PathBuf,
+        /// `model_type` of the configuration.
+        family: String,
+        /// All that differs.
+        problems: Box<TensorProblems>,
+    },
+
+    /// A directory that `convert` or `quantize` did not write.
+    #[error("{} is not a model directory: {reason}", path.display())]
+    NotModelDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What it lacks and what to do.
+        reason: String,
+    },
+
+    /// A model directory whose `model.json` contradicts its tensors or files.
+    #[error("{} is damaged; convert or quantize it again:{}", path.display(), bullets(problems))]
+    DamagedModelDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// One line for each contradiction.
+        problems: Vec<String>,
+    },
+
+    /// The output path holds something that must not be overwritten.
+    #[error("{} exists and {reason}; name another output directory, or remove it first", path.display())]
+    OutputOccupied {
+        /// The output.
+        path: PathBuf,
+        /// What is there.
+        reason: String,
+    },
+
+    /// Not enough room for the output.
+    #[error("{}: the output takes {}, the file system has {} left; free some or choose another place", path.display(), Size(*needed), Size(*available))]
+    DiskSpace {
+        /// Where the output should go.
+        path: PathBuf,
+        /// Bytes of the output.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
+
+    /// Quantizing twice would add up the errors of both.
+    #[error(
+        "{} is already quantized as {scheme}; quantize the converted model directory it was made from", path.display()
+    )]
+    AlreadyQuantized {
+        /// The model directory.
+        path: PathBuf,
+        /// Its scheme.
+        scheme: String,
+    },
+
+    /// The output is the input, which is still being read.
+    #[error("{} is the input itself; name another output directory", path.display())]
+    OutputIsInput {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// Weights beyond the range of the type they should be stored in.
+    #[error(
+        "tensor `{tensor}`: {count} values, the largest of magnitude {largest:e}, do not fit {float}; use a scheme that stores it as f32"
+    )]
+    Overflow {
+        /// Logical name.
+        tensor: String,
+        /// How many values are too large.
+        count: u64,
+        /// The largest magnitude.
+        largest: f32,
+        /// Storage that was asked for.
+        float: FloatType,
+    },
+
+    /// Weights that are not numbers.
+    #[error("tensor `{tensor}`: {count} values are infinite or NaN; the checkpoint is damaged, download it again")]
+    NotFinite {
+        /// Logical name.
+        tensor: String,
+        /// How many.
+        count: u64,
+    },
+
+    /// A tensor that the quantizer refused.
+    #[error("tensor `{tensor}`: {source}")]
+    Quantize {
+        /// Logical name.
+        tensor: String,
+        /// Place and cause.
+        source: dwindle_quant::Error,
+    },
+}
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// For `map_err` on operations of the standard library.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { action, path: path.to_owned(), source }
+    }
+
+    /// A [`Error::Json`].
+    pub(crate) fn json(path: &Path, reason: impl ToString) -> Error {
+        Error::Json { path: path.to_owned(), reason: reason.to_string() }
+    }
+}
+
+fn io_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; free some space or choose another place",
+        _ => "",
+    }
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  - {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn unknown_model_type() {
+        let error = Error::UnknownModelType { model_type: "mamba".to_owned(), supported: vec!["gemma", "llama"] };
+        expect!["model_type `mamba` is not supported; supported are gemma, llama"].assert_eq(&error.to_string());
+    }
+
+    #[test]
+    fn disk_space() {
+        let error = Error::DiskSpace { path: "out".into(), needed: 3 << 30, available: 700 << 20 };
+        expect!["out: the output takes 3.0 GiB, the file system has 700.0 MiB left; free some or choose another place"]
+            .assert_eq(&error.to_string());
+    }
+}

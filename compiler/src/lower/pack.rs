@@ -1,0 +1,198 @@
+//! Packs weights: evaluates recipes row by row from mapped tensors and streams them into a bundle's entry.
+//!
+//! A block of rows is converted at a time (about 1 MiB, in parallel), so packing needs no memory for matrices, and its
+//! bytes do not depend on the number of threads.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::LowerError;
+use super::weights::{Packed, Source, Weights};
+use crate::graph::{DType, Recipe};
+use crate::progress::Progress;
+
+/// Bytes that are converted at a time.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// A tensor of the model directory, as it lies in the mapped file: row-major, little endian.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Type of the elements.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// All elements.
+    pub bytes: &'a [u8],
+}
+
+/// Finds tensors by their name in the model directory.
+pub trait Tensors: Sync {
+    /// The tensor of this name.
+    fn stored(&self, name: &str) -> Option<Stored<'_>>;
+}
+
+/// A recipe over tensors that were found and checked; every part has rows of the same number of bytes.
+enum Rows<'a> {
+    Stored(&'a [u8]),
+    AddScalar(Box<Rows<'a>>, f32),
+    Concat(Vec<(usize, Rows<'a>)>),
+    Interleave(Box<[Rows<'a>; 2]>),
+}
+
+impl<'a> Rows<'a> {
+    /// Resolves a recipe whose rows have `columns` elements; returns its number of rows, too.
+    fn resolve(
+        recipe: &Recipe,
+        dtype: DType,
+        columns: usize,
+        tensors: &'a dyn Tensors,
+    ) -> Result<(usize, Self), LowerError> {
+        let fail = |name: &str, why: String| LowerError::Tensor { name: name.to_owned(), why };
+        match recipe {
+            Recipe::Tensor(name) => {
+                let stored =
+                    tensors.stored(name).ok_or_else(|| fail(name, "missing in the model directory".to_owned()))?;
+                let elements = stored.bytes.len() / dtype.bytes();
+                let fits = stored.dtype == dtype
+                    && columns > 0
+                    && elements.is_multiple_of(columns)
+                    && stored.shape.first() == Some(&(elements / columns));
+                if !fits {
+                    let (found, shape) = (stored.dtype.name(), stored.shape);
+                    return Err(fail(
+                        name,
+                        format!("{found}{shape:?} where rows of {columns} {} are expected", dtype.name()),
+                    ));
+                }
+                Ok((elements / columns, Rows::Stored(stored.bytes)))
+            }
+            Recipe::AddScalar(inner, value) => {
+                if dtype != DType::F32 {
+                    return Err(fail(&recipe.to_string(), format!("a number is added to {} values", dtype.name())));
+                }
+                let (rows, inner) = Rows::resolve(inner, dtype, columns, tensors)?;
+                Ok((rows, Rows::AddScalar(Box::new(inner), *value)))
+            }
+            Recipe::ConcatRows(parts) => {
+                let mut resolved = Vec::with_capacity(parts.len());
+                let mut end = 0;
+                for part in parts {
+                    let (rows, part) = Rows::resolve(part, dtype, columns, tensors)?;
+                    end += rows;
+                    resolved.push((end, part));
+                }
+                Ok((end, Rows::Concat(resolved)))
+            }
+            Recipe::InterleaveRows(pair) => {
+                let (n, a) = Rows::resolve(&pair[0], dtype, columns, tensors)?;
+                let (m, b) = Rows::resolve(&pair[1], dtype, columns, tensors)?;
+                if n != m {
+                    return Err(fail(&recipe.to_string(), format!("{n} rows are interleaved with {m}")));
+                }
+                Ok((n + m, Rows::Interleave(Box::new([a, b]))))
+            }
+        }
+    }
+
+    /// Writes row `row` into `out`, which is as long as a row.
+    fn write(&self, row: usize, out: &mut [u8]) {
+        match self {
+            Rows::Stored(bytes) => out.copy_from_slice(&bytes[row * out.len()..][..out.len()]),
+            Rows::AddScalar(inner, value) => {
+                inner.write(row, out);
+                for element in out.as_chunks_mut::<4>().0 {
+                    *element = (f32::from_le_bytes(*element) + value).to_le_bytes();
+                }
+            }
+            Rows::Concat(parts) => {
+                let index = parts.partition_point(|(end, _)| *end <= row);
+                let before = if index == 0 { 0 } else { parts[index - 1].0 };
+                parts[index].1.write(row - before, out);
+            }
+            Rows::Interleave(pair) => pair[row % 2].write(row / 2, out),
+        }
+    }
+}
+
+/// Checks that each tensor of `weights` can be packed: its recipe resolves and has the rows it should.
+///
+/// # Errors
+/// The first tensor that is missing or does not fit, by name.
+pub fn check(weights: &Weights, tensors: &dyn Tensors) -> Result<(), LowerError> {
+    weights.tensors.iter().try_for_each(|tensor| resolve(tensor, tensors).map(|_| ()))
+}
+
+/// The rows to pack and their range; `None` where the compiler knows the values.
+fn resolve<'a>(tensor: &Packed, tensors: &'a dyn Tensors) -> Result<Option<(Range<usize>, Rows<'a>)>, LowerError> {
+    let Source::Recipe { recipe, rows: range } = &tensor.source else { return Ok(None) };
+    let (rows, resolved) = Rows::resolve(recipe, tensor.dtype, tensor.columns, tensors)?;
+    if range.end > rows {
+        let why = format!("rows {}..{} of {rows} are needed", range.start, range.end);
+        return Err(LowerError::Tensor { name: recipe.to_string(), why });
+    }
+    Ok(Some((range.clone(), resolved)))
+}
+
+/// Gives the bytes of one segment to `sink`, in order.
+///
+/// # Errors
+/// A tensor that is missing or does not fit, by name; the sink's errors.
+pub fn pack<E: From<LowerError>>(
+    weights: &Weights,
+    segment: usize,
+    tensors: &dyn Tensors,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    progress: &dyn Progress,
+) -> Result<(), E> {
+    let mut written = 0_u64;
+    for tensor in weights.of_segment(segment) {
+        zeros(sink, tensor.offset - written)?;
+        let bytes = match (&tensor.source, resolve(tensor, tensors)?) {
+            (_, Some((range, rows))) => pack_rows(tensor, range, &rows, sink, progress)?,
+            (Source::Values(values), None) => {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                sink(&bytes)?;
+                bytes.len() as u64
+            }
+            (Source::Recipe { .. }, None) => 0,
+        };
+        zeros(sink, tensor.bytes - bytes)?;
+        written = tensor.offset + tensor.bytes;
+    }
+    Ok(())
+}
+
+fn pack_rows<E>(
+    tensor: &Packed,
+    range: Range<usize>,
+    rows: &Rows<'_>,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    progress: &dyn Progress,
+) -> Result<u64, E> {
+    let (row_bytes, data_bytes) = (tensor.row_bytes(), tensor.columns * tensor.dtype.bytes());
+    let rows_per_block = (BLOCK_BYTES / row_bytes).max(1);
+    // Bytes after a row's data are never written, so they stay zero through all blocks.
+    let mut block = vec![0_u8; rows_per_block.min(range.len()) * row_bytes];
+    for first in range.clone().step_by(rows_per_block) {
+        let block = &mut block[..rows_per_block.min(range.end - first) * row_bytes];
+        block
+            .par_chunks_exact_mut(row_bytes)
+            .enumerate()
+            .with_min_len((16384 / row_bytes).max(1))
+            .for_each(|(i, out)| rows.write(first + i, &mut out[..data_bytes]));
+        sink(block)?;
+        progress.advance(block.len() as u64);
+    }
+    Ok((range.len() * row_bytes) as u64)
+}
+
+fn zeros<E>(sink: &mut dyn FnMut(&[u8]) -> Result<(), E>, mut bytes: u64) -> Result<(), E> {
+    const ZEROS: [u8; 256] = [0; 256];
+    while bytes > 0 {
+        let now = bytes.min(ZEROS.len() as u64);
+        sink(&ZEROS[..now as usize])?;
+        bytes -= now;
+    }
+    Ok(())
+}

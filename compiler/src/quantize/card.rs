@@ -1,0 +1,88 @@
+//! The quality card: what quantization made smaller, and what it cost.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use dwindle_schemes::{Format, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::size::Size;
+
+/// How many tensors the printed card names.
+const SHOWN: usize = 5;
+
+/// Sizes and errors of a quantized model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Name of the scheme.
+    pub scheme: String,
+    /// Name of the method.
+    pub method: String,
+    /// Weights of the model.
+    pub weights: u64,
+    /// Bytes of the tensors before.
+    pub bytes_in: u64,
+    /// Bytes of the tensors after.
+    pub bytes_out: u64,
+    /// Stored bits for each weight, scales, padding and plain tensors included.
+    pub bits_per_weight: f64,
+    /// Signal-to-noise ratio over all matrices that were quantized, in dB; absent if there is no error.
+    pub snr_db: Option<f64>,
+    /// The matrices that were quantized, by name.
+    pub tensors: BTreeMap<String, TensorCard>,
+}
+
+/// Size and error of one matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorCard {
+    /// What it is for.
+    pub role: Role,
+    /// How it is stored.
+    pub format: Format,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// Stored bits for each weight.
+    pub bits_per_weight: f64,
+    /// `10 log10(Σ w² / Σ (w - w')²)`; absent if there is no error.
+    pub snr_db: Option<f64>,
+    /// Largest `|w - w'|`.
+    pub max_error: f64,
+}
+
+impl Card {
+    /// The tensors with the lowest signal-to-noise ratio, the worst first.
+    pub fn worst(&self, count: usize) -> Vec<(&str, &TensorCard)> {
+        let mut tensors: Vec<_> = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let snr = |tensor: &TensorCard| tensor.snr_db.unwrap_or(f64::INFINITY);
+        tensors.sort_by(|(_, a), (_, b)| snr(a).total_cmp(&snr(b)));
+        tensors.truncate(count);
+        tensors
+    }
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} by {}: {:.3} bits per weight", self.scheme, self.method, self.bits_per_weight)?;
+        let percent = self.bytes_out as f64 * 100.0 / self.bytes_in.max(1) as f64;
+        writeln!(f, "{} -> {} ({percent:.1} %)", Size(self.bytes_in), Size(self.bytes_out))?;
+        writeln!(f, "signal to noise {} over {} matrices; the worst:", decibel(self.snr_db), self.tensors.len())?;
+        for (name, tensor) in self.worst(SHOWN) {
+            let [rows, columns] = tensor.shape;
+            let shape = format!("[{rows}, {columns}]");
+            writeln!(
+                f,
+                "{:>9}  max error {:<9.2e}  {:<8}  {shape:<15} {name}",
+                decibel(tensor.snr_db),
+                tensor.max_error,
+                tensor.format.to_string(),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn decibel(snr: Option<f64>) -> String {
+    snr.map_or_else(|| "exact".to_owned(), |snr| format!("{snr:.1} dB"))
+}

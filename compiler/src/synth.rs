@@ -1,0 +1,130 @@
+//! Synthetic checkpoints: real shapes with random weights, to learn sizes and speeds without downloading a model.
+//!
+//! Matrices are drawn from a normal distribution of standard deviation 0.02, as models are initialised; norms are near
+//! their neutral value. Each tensor's numbers depend on its name and the seed alone, so the bytes do not depend on
+//! threads. The checkpoint has no tokenizer: its tokens mean nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dwindle_schemes::{FloatType, Role};
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::arch::{self, TensorSpec};
+use crate::checkpoint::safetensors::{Element, Layout, TensorWriter};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// Configurations of published models, by name.
+pub const PRESETS: [(&str, &str); 5] = [
+    ("gemma-2b", include_str!("synth/presets/gemma-2b.json")),
+    ("gemma-2-2b", include_str!("synth/presets/gemma-2-2b.json")),
+    ("qwen2-0.5b", include_str!("synth/presets/qwen2-0.5b.json")),
+    ("qwen2-1.5b", include_str!("synth/presets/qwen2-1.5b.json")),
+    ("llava-onevision-0.5b", include_str!("synth/presets/llava-onevision-0.5b.json")),
+];
+
+/// Values that are drawn and written at a time.
+const BLOCK: usize = 1 << 16;
+
+/// The configuration of a preset.
+pub fn preset(name: &str) -> Option<Map<String, Value>> {
+    let (_, text) = PRESETS.iter().find(|(preset, _)| *preset == name)?;
+    serde_json::from_str(text).ok()
+}
+
+/// The family of a configuration.
+fn family(config: &Map<String, Value>) -> Result<Box<dyn arch::Family>> {
+    let normalised = crate::checkpoint::config::normalise(config.clone())?;
+    let model_type = normalised.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    Ok(arch::parse(model_type, &normalised, None)?)
+}
+
+/// Writes `config.json` and `model.safetensors` in bfloat16 into `directory`, which is made.
+pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, progress: &dyn Progress) -> Result<()> {
+    let family = family(config)?;
+    let specs: BTreeMap<String, TensorSpec> = family.tensors().into_iter().map(|t| (t.name.clone(), t)).collect();
+    std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+    let shapes = specs.iter().map(|(name, spec)| (name.clone(), (Element::Bf16, spec.shape.clone()))).collect();
+    let layout = Layout::new(&shapes);
+    progress.begin("random weights", layout.file_bytes());
+    let writer = TensorWriter::create(&directory.join("model.safetensors"), layout)?;
+    specs.par_iter().try_for_each(|(name, spec)| write_tensor(&writer, name, spec, seed, progress))?;
+    writer.finish()?;
+    progress.end();
+    let path = directory.join("config.json");
+    let text = serde_json::to_string_pretty(config).map_err(|e| Error::json(&path, e))?;
+    std::fs::write(&path, text).map_err(Error::io("write", &path))
+}
+
+fn write_tensor(writer: &TensorWriter, name: &str, spec: &TensorSpec, seed: u64, progress: &dyn Progress) -> Result<()> {
+    let count: usize = spec.shape.iter().product();
+    let mut random = Random::new(seed, name);
+    // A norm's neutral weight is 1 (Gemma's, which adds one, works with 2 as well: every value is only a factor).
+    let (mean, deviation) = match spec.role {
+        Role::Vector if name.contains("norm") && name.ends_with("weight") => (1.0, 0.05),
+        _ => (0.0, 0.02),
+    };
+    let mut values = vec![0.0f32; BLOCK.min(count)];
+    let mut bytes = vec![0u8; values.len() * 2];
+    for start in (0..count).step_by(BLOCK) {
+        let length = BLOCK.min(count - start);
+        values[..length].iter_mut().for_each(|value| *value = mean + deviation * random.normal());
+        dwindle_quant::write_floats(FloatType::Bf16, &values[..length], &mut bytes[..length * 2])?;
+        writer.write(name, 2 * start as u64, &bytes[..length * 2])?;
+        progress.advance(2 * length as u64);
+    }
+    Ok(())
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014), and from it sums of uniform numbers, near enough to normal ones for weights.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64, name: &str) -> Self {
+        let hash = blake3::hash(name.as_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.as_bytes()[..8]);
+        Random(u64::from_le_bytes(first) ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Mean 0, variance 1: four 16-bit uniform numbers, each of variance 1/12, summed (Irwin–Hall) and scaled by √3.
+    fn normal(&mut self) -> f32 {
+        let bits = self.next();
+        let sum: u32 = (0..4).map(|i| (bits >> (16 * i)) as u32 & 0xffff).sum();
+        (sum as f32 / 65536.0 - 2.0) * 3f32.sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_about_normal_and_depend_on_name_and_seed() {
+        let mut random = Random::new(1, "a");
+        let values: Vec<f32> = (0..100_000).map(|_| random.normal()).collect();
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let variance = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+        assert_ne!(Random::new(1, "a").next(), Random::new(1, "b").next());
+        assert_ne!(Random::new(1, "a").next(), Random::new(2, "a").next());
+    }
+
+    #[test]
+    fn presets_are_configurations_of_known_families() {
+        for (name, _) in PRESETS {
+            let family = family(&preset(name).unwrap()).unwrap();
+            assert!(!family.tensors().is_empty(), "{name}");
+        }
+    }
+}

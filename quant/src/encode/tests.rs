@@ -1,0 +1,263 @@
+use dwindle_schemes::{FloatType, Format, Grouped};
+use proptest::prelude::*;
+
+use super::*;
+use crate::ErrorStats;
+
+fn grouped(text: &str) -> Grouped {
+    match text.parse().unwrap() {
+        Format::Grouped(grouped) => grouped,
+        Format::Plain(_) => panic!("{text} is not grouped"),
+    }
+}
+
+const FORMATS: [&str; 7] = ["q3g40f16", "q3g10f32", "q4g32f16", "q4g32f32", "q8g32f16", "q8g36f32", "q4g4096bf16"];
+
+struct Encoded {
+    words: Vec<u32>,
+    scales: Vec<f32>,
+    decoded: Vec<f32>,
+}
+
+fn try_encode(values: &[f32], columns: usize, grouped: &Grouped, method: Method) -> Result<Encoded, Error> {
+    let rows = values.len() / columns;
+    let mut words = vec![u32::MAX; rows * grouped.words(columns)];
+    let mut scales = vec![f32::NAN; rows * grouped.groups(columns)];
+    encode_rows(values, columns, grouped, method, &mut words, &mut scales)?;
+    let mut decoded = vec![f32::NAN; values.len()];
+    decode_rows(&words, &scales, columns, grouped, &mut decoded)?;
+    Ok(Encoded { words, scales, decoded })
+}
+
+#[track_caller]
+fn encode(values: &[f32], columns: usize, grouped: &Grouped, method: Method) -> Encoded {
+    try_encode(values, columns, grouped, method).unwrap()
+}
+
+/// Approximately normal: a sum of twelve uniform values, of a linear congruential generator (Knuth's MMIX constants).
+fn gaussian(count: usize, deviation: f32) -> Vec<f32> {
+    let mut state = 1_u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    (0..count).map(|_| ((0..12).map(|_| uniform()).sum::<f32>() - 6.0) * deviation).collect()
+}
+
+/// The rule of `tests/golden/README.md`, one value after the other.
+fn rtn_by_definition(values: &[f32], columns: usize, grouped: &Grouped) -> (Vec<u32>, Vec<f32>) {
+    let m = grouped.zero() as f32;
+    let (mut words, mut scales) = (Vec::new(), Vec::new());
+    for row in values.chunks(columns) {
+        let mut codes = Vec::new();
+        for group in row.chunks(grouped.group) {
+            let scale = group.iter().fold(0.0, |max: f32, w| max.max(w.abs())) / m;
+            scales.push(round(grouped.scale, scale));
+            codes.extend(group.iter().map(|w| match scale {
+                0.0 => grouped.zero(),
+                _ => ((w / scale).round_ties_even() + m).clamp(0.0, 2.0 * m) as u32,
+            }));
+        }
+        codes.resize(grouped.groups(columns) * grouped.group, 0);
+        let word = |codes: &[u32]| (0..).zip(codes).fold(0, |word, (j, code)| word | code << (j * grouped.bits));
+        words.extend(codes.chunks(grouped.codes_per_word()).map(word));
+    }
+    (words, scales)
+}
+
+/// MLC LLM's layout, worked out by hand: w[i] = (i - n) / n. The 3-bit ramps have two halves, at ±0.5; MLC LLM, which
+/// adds m before it rounds, has them at the neighbouring codes 2 and 4.
+#[test]
+fn words_of_ramps() {
+    let ramp = |n: i32| (0..2 * n).map(|i| (i - n) as f32 / n as f32).collect::<Vec<_>>();
+    let table: [(&str, i32, usize, u16, &[u32]); 3] = [
+        ("q4g32f16", 16, 32, 0x3092, &[0x33221100, 0x76655444, 0xaa998877, 0xeddccbba]),
+        ("q3g40f16", 20, 40, 0x3555, &[0x09249000, 0x1b692491, 0x249246db, 0x36d6db6d]),
+        ("q3g40f16", 20, 13, 0x3555, &[0x09249000, 0x00000091, 0, 0]),
+    ];
+    for (format, n, columns, scale, words) in table {
+        let encoded = encode(&ramp(n)[..columns], columns, &grouped(format), Method::Rtn);
+        assert_eq!(half::f16::from_f32(encoded.scales[0]).to_bits(), scale);
+        assert_eq!(encoded.words, words, "{format}, {columns} columns");
+    }
+}
+
+#[test]
+fn rtn_is_its_definition() {
+    for format in FORMATS {
+        let grouped = grouped(format);
+        for columns in [1, 7, 8, 13, 32, 40, 41, 63, 96, 200] {
+            let values = gaussian(columns * 9, 0.02);
+            let encoded = encode(&values, columns, &grouped, Method::Rtn);
+            let expected = rtn_by_definition(&values, columns, &grouped);
+            assert_eq!((encoded.words, encoded.scales), expected, "{format}, {columns} columns");
+        }
+    }
+}
+
+/// Groups of zeros among others, and negative zeros.
+#[test]
+fn groups_of_zeros() {
+    for format in FORMATS {
+        let grouped = grouped(format);
+        let mut values = vec![0.0; grouped.group * 3 + 1];
+        values[0] = 1.0;
+        values[grouped.group + 1] = -0.0;
+        for method in Method::ALL {
+            let encoded = encode(&values, values.len(), &grouped, method);
+            assert_eq!(encoded.scales[1..], [0.0; 3]);
+            let word = grouped.words_per_group();
+            let zeros = (0..grouped.codes_per_word() as u32).fold(0, |w, j| w | grouped.zero() << (j * grouped.bits));
+            assert_eq!(encoded.words[word], zeros, "scale 0 gives the code of zero");
+            assert_eq!(encoded.words[3 * word], grouped.zero(), "one value, padding holds code 0");
+            assert!(encoded.decoded[grouped.group..].iter().all(|v| *v == 0.0));
+        }
+    }
+}
+
+/// Rows are independent: blocks of rows give the bytes of the whole.
+#[test]
+fn blocks_give_the_same_bytes() {
+    let (rows, columns) = (12, 100);
+    let values = gaussian(rows * columns, 1.0);
+    for format in FORMATS {
+        for method in Method::ALL {
+            let whole = encode(&values, columns, &grouped(format), method);
+            let blocks = values.chunks(5 * columns).map(|block| encode(block, columns, &grouped(format), method).words);
+            assert_eq!(whole.words, blocks.collect::<Vec<_>>().concat());
+        }
+    }
+}
+
+/// The narrow and the wide compilation agree bit for bit (where the machine has both).
+#[test]
+fn instruction_sets_agree() {
+    let columns = 127;
+    let values = gaussian(columns * 40, 0.05);
+    let grouped = grouped("q3g40f16");
+    for method in Method::ALL {
+        let wide = encode(&values, columns, &grouped, method);
+        let (mut words, mut scales) = (vec![0; wide.words.len()], vec![0.0; wide.scales.len()]);
+        let (words_mut, scales_mut) = (&mut words[..], &mut scales[..]);
+        Encode::<3> { values: &values, columns, grouped, method, words: words_mut, scales: scales_mut }.run().unwrap();
+        assert_eq!((words, scales), (wide.words, wide.scales));
+    }
+}
+
+/// What a better use of the same bytes is worth on normal weights.
+#[test]
+fn search_on_normal_weights() {
+    let values = gaussian(2048 * 20, 0.02);
+    for (format, at_most) in [("q3g40f16", 0.52), ("q4g32f16", 0.72), ("q8g32f16", 0.95)] {
+        let error = |method| {
+            let decoded = encode(&values, 2048, &grouped(format), method).decoded;
+            ErrorStats::of(&values, &decoded).error
+        };
+        let ratio = error(Method::Search) / error(Method::Rtn);
+        println!("{format}: {ratio:.4} of rtn's squared error");
+        assert!(ratio < at_most, "{format}: {ratio}");
+    }
+}
+
+/// A scale of either sign and the highest code: exact where rtn cannot be.
+#[test]
+fn search_uses_every_code() {
+    let grouped = grouped("q4g32f16");
+    for sign in [1.0, -1.0] {
+        let values: Vec<f32> = (0..32).map(|j| sign * (j % 16 - 7) as f32 * 0.25).collect();
+        let encoded = encode(&values, 32, &grouped, Method::Search);
+        assert_eq!(encoded.decoded, values);
+        assert_eq!(encoded.scales, [sign * 0.25]);
+    }
+}
+
+#[test]
+fn bad_weights_are_named() {
+    let columns = 70;
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut values = vec![1.0; columns * 4];
+        values[2 * columns + 67] = value;
+        for method in Method::ALL {
+            let Err(Error::NotFinite { row: 2, column: 67, value: found }) =
+                try_encode(&values, columns, &grouped("q4g32f16"), method)
+            else {
+                panic!("{value} was not refused at its place");
+            };
+            assert_eq!(found.to_bits(), value.to_bits());
+        }
+    }
+    let error = Error::NotFinite { row: 2, column: 67, value: f32::NAN }.below(100);
+    assert_eq!(
+        error.to_string(),
+        "row 102, column 67: the weight is NaN; the checkpoint is damaged or was saved while diverging"
+    );
+}
+
+#[test]
+fn scales_beyond_f16_are_refused() {
+    let mut values = vec![1.0; 96];
+    values[70] = -7.0 * 65520.0;
+    for method in Method::ALL {
+        let error = try_encode(&values, 96, &grouped("q4g32f16"), method).err().unwrap();
+        assert_eq!(error, Error::ScaleOverflow { row: 0, column: 64, scale: 65520.0, float: FloatType::F16 });
+        let message =
+            "row 0, columns from 64: the scale 6.552e4 of this group is beyond f16; use a scheme with f32 scales";
+        assert_eq!(error.to_string(), message);
+        assert!(try_encode(&values, 96, &grouped("q4g32f32"), method).is_ok());
+        values[70] = -7.0 * 65519.0;
+        assert!(try_encode(&values, 96, &grouped("q4g32f16"), method).unwrap().decoded.iter().all(|v| v.is_finite()));
+        values[70] = -7.0 * 65520.0;
+    }
+}
+
+#[test]
+fn slices_that_do_not_fit_are_refused() {
+    let q4 = grouped("q4g32f16");
+    let cases: [(usize, usize, usize, usize, &str); 5] = [
+        (33, 33, 7, 2, "words: 7 given, 8 needed"),
+        (33, 33, 8, 1, "scales: 1 given, 2 needed"),
+        (67, 33, 16, 4, "values of whole rows: 67 given, 66 needed"),
+        (1, 0, 0, 0, "values of whole rows: 1 given, 0 needed"),
+        (0, 33, 4, 0, "words: 4 given, 0 needed"),
+    ];
+    for (values, columns, words, scales, message) in cases {
+        let (mut w, mut s, mut v) = (vec![0; words], vec![0.0; scales], vec![0.0; values]);
+        let encoded = encode_rows(&v, columns, &q4, Method::Rtn, &mut w, &mut s).unwrap_err();
+        assert_eq!(encoded.to_string(), message);
+        assert_eq!(decode_rows(&w, &s, columns, &q4, &mut v).unwrap_err(), encoded);
+    }
+    for (bits, group) in [(2, 32), (0, 32), (40, 32), (4, 12), (4, 0), (3, 32), (8, 8192)] {
+        let odd = Grouped { bits, group, scale: FloatType::F16 };
+        assert_eq!(encode_rows(&[], 0, &odd, Method::Rtn, &mut [], &mut []), Err(Error::Format(odd)));
+    }
+    assert_eq!(encode_rows(&[], 0, &q4, Method::Search, &mut [], &mut []), Ok(()));
+}
+
+proptest! {
+    /// No group is worse with `search`, for any magnitudes (also where f16 scales are subnormal or vanish).
+    #[test]
+    fn search_is_never_worse(
+        values in prop::collection::vec(-1.0_f32..1.0, 1..150),
+        spikes in prop::collection::vec((0_usize..150, -100.0_f32..100.0), 0..4),
+        exponent in -45_i32..6,
+        format in prop::sample::select(FORMATS.to_vec()),
+    ) {
+        let mut values = values;
+        for (at, spike) in spikes {
+            let at = at % values.len();
+            values[at] = spike;
+        }
+        let values: Vec<f32> = values.iter().map(|v| v * 10_f32.powi(exponent / 2) * 10_f32.powi(exponent - exponent / 2)).collect();
+        let grouped = grouped(format);
+        if let Ok(rtn) = try_encode(&values, values.len(), &grouped, Method::Rtn) {
+            let search = encode(&values, values.len(), &grouped, Method::Search);
+            let groups = values.chunks(grouped.group).zip(rtn.decoded.chunks(grouped.group));
+            for ((w, rtn), search) in groups.zip(search.decoded.chunks(grouped.group)) {
+                let error = |decoded: &[f32]| -> f64 {
+                    w.iter().zip(decoded).map(|(w, v)| (f64::from(*w) - f64::from(*v)).powi(2)).sum()
+                };
+                prop_assert!(error(search) <= error(rtn) * (1.0 + 1e-12));
+            }
+        }
+    }
+}

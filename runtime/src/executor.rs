@@ -1,0 +1,250 @@
+//! Executes a plan: checks ports and calls, and has the device do the steps.
+
+use bytemuck::Pod;
+use dwindle_bundle::{Buffer, Call, Extent, Function, Plan, Port, PortType};
+
+use crate::Error;
+use crate::device::Entries;
+use crate::device::gpu::{Gpu, Program};
+
+/// An element of a port.
+pub trait Element: Pod {
+    /// The port's type that it belongs to.
+    const TYPE: PortType;
+}
+
+impl Element for f32 {
+    const TYPE: PortType = PortType::F32;
+}
+
+impl Element for u32 {
+    const TYPE: PortType = PortType::U32;
+}
+
+impl Element for i32 {
+    const TYPE: PortType = PortType::I32;
+}
+
+/// A plan on a device. Calls are done in the order in which they are made; only reading waits for them.
+#[derive(Debug)]
+pub struct Executor {
+    plan: Plan,
+    program: Program,
+}
+
+impl Executor {
+    /// Puts a plan on a device: buffers are allocated and weights uploaded. `entries` are not needed afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] where the plan contradicts itself, [`Error::Bundle`] where an entry is damaged,
+    /// [`Error::OutOfMemory`] with the buffer that did not fit.
+    pub fn new(gpu: &Gpu, plan: &Plan, entries: &dyn Entries) -> Result<Executor, Error> {
+        check(plan)?;
+        Ok(Executor { plan: plan.clone(), program: Program::new(gpu, plan, entries)? })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Compiles the kernels of a function, so that its first call need not.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`]; [`Error::Refused`] with the kernel that the device does not take.
+    pub fn prepare(&mut self, function: &str) -> Result<(), Error> {
+        let steps = &find(&self.plan, function)?.steps;
+        self.program.prepare(&self.plan, function, steps)
+    }
+
+    /// Writes an input, `[rows, columns]` of the port; a port with the call's rows takes any number of rows.
+    ///
+    /// # Errors
+    /// [`Error::NoPort`], [`Error::PortType`], [`Error::PortSize`].
+    pub fn write_input<T: Element>(&self, function: &str, port: &str, values: &[T]) -> Result<(), Error> {
+        let at = Place::find::<T>(&self.plan, function, "input", port)?;
+        let columns = at.port.columns as usize;
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        if rows * columns != values.len() || rows == 0 {
+            return Err(at.wrong_size(format!("{} values are no rows of {columns}", values.len())));
+        }
+        at.check_rows(u32::try_from(rows).unwrap_or(u32::MAX))?;
+        self.program.write(at.port.buffer as usize, bytemuck::cast_slice(values))
+    }
+
+    /// Starts a call and returns before it is done.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`]; [`Error::Call`] where rows or grid are out of range; the device's errors.
+    pub fn run(&mut self, function: &str, call: Call) -> Result<(), Error> {
+        self.submit(function, call, None)
+    }
+
+    /// Does a call and reads one output of it, `[rows, columns]`, into `values`: one submission, one wait.
+    ///
+    /// # Errors
+    /// Those of [`Executor::run`] and [`Executor::read_output`].
+    pub fn run_and_read<T: Element>(
+        &mut self,
+        function: &str,
+        call: Call,
+        port: &str,
+        values: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        let at = Place::find::<T>(&self.plan, function, "output", port)?;
+        let bytes = at.check_rows(at.port.rows.unwrap_or(call.rows))?;
+        let read = (at.port.buffer as usize, bytes);
+        self.submit(function, call, Some(read))?;
+        self.program.fetch(bytes, |from| replace(values, from))
+    }
+
+    /// The first `rows` rows of an output, `[rows, columns]`, after all calls made so far.
+    ///
+    /// # Errors
+    /// [`Error::NoPort`], [`Error::PortType`], [`Error::PortSize`]; the device's errors.
+    pub fn read_output<T: Element>(&mut self, function: &str, port: &str, rows: u32) -> Result<Vec<T>, Error> {
+        let at = Place::find::<T>(&self.plan, function, "output", port)?;
+        let bytes = at.check_rows(rows)?;
+        let buffer = at.port.buffer as usize;
+        self.program.copy(buffer, bytes)?;
+        let mut values = Vec::new();
+        self.program.fetch(bytes, |from| replace(&mut values, from))?;
+        Ok(values)
+    }
+
+    /// Waits until all calls are done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn wait(&self) -> Result<(), Error> {
+        self.program.wait()
+    }
+
+    fn submit(&mut self, function: &str, call: Call, read: Option<(usize, u64)>) -> Result<(), Error> {
+        let steps = &find(&self.plan, function)?.steps;
+        let grids = grids(&self.plan, function, call, self.program.gpu().max_grid())?;
+        self.program.prepare(&self.plan, function, steps)?;
+        self.program.submit(function, call, &grids, read)
+    }
+}
+
+fn replace<T: Pod>(values: &mut Vec<T>, bytes: &[u8]) {
+    // A mapped range is aligned for any port type, but that is the device's promise and not the compiler's.
+    values.clear();
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(slice) => values.extend_from_slice(slice),
+        Err(_) => values.extend(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>)),
+    }
+}
+
+fn find<'a>(plan: &'a Plan, function: &str) -> Result<&'a Function, Error> {
+    plan.functions.get(function).ok_or_else(|| Error::NoFunction {
+        function: function.to_owned(),
+        found: plan.functions.keys().cloned().collect(),
+    })
+}
+
+/// What would make a later index or division fail; ranges of buffers are checked where they are bound.
+fn check(plan: &Plan) -> Result<(), Error> {
+    for (name, function) in &plan.functions {
+        for (index, step) in function.steps.iter().enumerate() {
+            let wrong = |why: &str| Err(Error::Plan { why: format!("step {index} of function `{name}` {why}") });
+            match plan.kernels.get(step.kernel as usize) {
+                None => return wrong("has no kernel"),
+                Some(kernel) if kernel.bindings.len() != step.bindings.len() => {
+                    return wrong(&format!("binds {} ranges, not {}", step.bindings.len(), kernel.bindings.len()));
+                }
+                Some(_) => {}
+            }
+            if step.grid.iter().any(|e| matches!(e, Extent::Fixed(0) | Extent::RowsPer(0) | Extent::LengthPer(0))) {
+                return wrong("has an empty grid");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The workgroups of every step, for `call`.
+fn grids(plan: &Plan, function: &str, call: Call, most: u32) -> Result<Vec<[u32; 3]>, Error> {
+    let found = find(plan, function)?;
+    let wrong = |why: String| Error::Call { function: function.to_owned(), why };
+    if call.rows == 0 || call.rows > found.max_rows {
+        return Err(wrong(format!("{} rows, but 1 to {} are possible", call.rows, found.max_rows)));
+    }
+    if call.position.checked_add(call.rows).is_none() {
+        return Err(wrong(format!("{} rows at position {} are too many", call.rows, call.position)));
+    }
+    let mut grids = Vec::with_capacity(found.steps.len());
+    for (index, step) in found.steps.iter().enumerate() {
+        let grid = step.grid.map(|extent| extent.at(call));
+        if grid.iter().any(|&n| n > most) {
+            return Err(wrong(format!("step {index} needs {grid:?} workgroups, the device offers {most} each way")));
+        }
+        grids.push(grid);
+    }
+    Ok(grids)
+}
+
+/// A port, and what error messages say about it.
+struct Place<'a> {
+    function: &'a str,
+    max_rows: u32,
+    port: &'a Port,
+    buffer: &'a Buffer,
+}
+
+impl<'a> Place<'a> {
+    fn find<T: Element>(plan: &'a Plan, function: &'a str, direction: &'static str, port: &str) -> Result<Self, Error> {
+        let found = find(plan, function)?;
+        let ports = if direction == "input" { &found.inputs } else { &found.outputs };
+        let port = ports.iter().find(|p| p.name == port).ok_or_else(|| Error::NoPort {
+            function: function.to_owned(),
+            direction,
+            port: port.to_owned(),
+            found: ports.iter().map(|p| p.name.clone()).collect(),
+        })?;
+        if port.dtype != T::TYPE {
+            return Err(Error::PortType {
+                function: function.to_owned(),
+                port: port.name.clone(),
+                holds: type_name(port.dtype),
+                given: type_name(T::TYPE),
+            });
+        }
+        let buffer = plan.buffers.get(port.buffer as usize);
+        let buffer = buffer.ok_or_else(|| Error::Plan { why: format!("port `{}` has no buffer", port.name) })?;
+        Ok(Place { function, max_rows: found.max_rows, port, buffer })
+    }
+
+    /// Bytes of that many rows, if the port may have them.
+    fn check_rows(&self, rows: u32) -> Result<u64, Error> {
+        match self.port.rows {
+            Some(fixed) if rows != fixed => return Err(self.wrong_size(format!("{rows} rows, but it has {fixed}"))),
+            None if rows == 0 || rows > self.max_rows => {
+                return Err(self.wrong_size(format!("{rows} rows, but 1 to {} are possible", self.max_rows)));
+            }
+            _ => {}
+        }
+        // 32-bit rows and columns of 4 bytes cannot overflow 64 bits by more than the factor that is checked here.
+        let bytes = (u64::from(rows) * u64::from(self.port.columns)).checked_mul(4);
+        bytes.filter(|&bytes| bytes <= self.buffer.bytes).ok_or_else(|| {
+            let (columns, buffer) = (self.port.columns, self.buffer.bytes);
+            self.wrong_size(format!("{rows} rows of {columns} do not fit into its {buffer} bytes"))
+        })
+    }
+
+    fn wrong_size(&self, why: String) -> Error {
+        Error::PortSize { function: self.function.to_owned(), port: self.port.name.clone(), why }
+    }
+}
+
+const fn type_name(dtype: PortType) -> &'static str {
+    match dtype {
+        PortType::F32 => "f32",
+        PortType::U32 => "u32",
+        PortType::I32 => "i32",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! The built-in demo: two packed model directories embedded in the program, compiled on first use.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use dwindle_bundle::Bundle;
+
+use crate::cache;
+use crate::compile::{Target, compile_sources};
+use crate::progress::Bars;
+use crate::source::{DEFAULT_SCHEME, Named, Preparation, Source};
+
+/// A file of a packed model directory.
+struct File {
+    model: &'static str,
+    name: &'static str,
+    bytes: &'static [u8],
+}
+
+macro_rules! embedded {
+    ($($model:literal: $($name:literal),+;)+) => {
+        &[$($(File {
+            model: $model,
+            name: $name,
+            bytes: include_bytes!(concat!("../demo/packed/", $model, "/", $name)),
+        },)+)+]
+    };
+}
+
+/// What `demo/pack` makes of the checkpoints in `demo`; a test compares them.
+const FILES: &[File] = embedded! {
+    "pocket-gemma": "model.json", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json";
+    "pocket-llava": "model.json", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja", "preprocessor_config.json", "processor_config.json";
+};
+
+/// The demo's bundle, from the cache or compiled now; without a usable cache directory it is compiled for this run alone.
+pub fn open(bars: &Bars) -> Result<Bundle> {
+    let target = Target::for_this_machine();
+    let mut key = cache::Key::new("demo");
+    key.add(target.target.name().as_bytes());
+    for file in FILES {
+        key.add(file.model.as_bytes());
+        key.add(file.name.as_bytes());
+        key.add(file.bytes);
+    }
+    match cache::directory() {
+        Ok(directory) => {
+            let path = key.path(&directory);
+            if !path.is_file() || Bundle::open(&path).is_err() {
+                compile(&target, &path, bars)?;
+            }
+            Ok(Bundle::open(&path)?)
+        }
+        Err(error) => {
+            tracing::warn!("{error:#}; compiling the demo for this run alone");
+            let directory = tempfile::tempdir().context("there is no directory for temporary files")?;
+            let path = key.path(directory.path());
+            compile(&target, &path, bars)?;
+            // The mapping outlives the file's name.
+            Ok(Bundle::open(&path)?)
+        }
+    }
+}
+
+fn compile(target: &Target, path: &Path, bars: &Bars) -> Result<()> {
+    let directory = tempfile::tempdir().context("there is no directory for temporary files")?;
+    let mut sources = Vec::new();
+    for file in FILES {
+        let folder = directory.path().join(file.model);
+        if !folder.is_dir() {
+            std::fs::create_dir(&folder)?;
+            sources.push(Source::ModelDir(Named { path: folder.clone(), name: file.model.to_owned() }));
+        }
+        std::fs::write(folder.join(file.name), file.bytes)?;
+    }
+    let preparation = Preparation { scheme: DEFAULT_SCHEME.to_owned(), method: Default::default(), revision: None };
+    compile_sources(&sources, &preparation, target, path, bars)?;
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! How errors are told, and the exit code of each kind.
+
+use std::io;
+use std::process::ExitCode;
+
+/// Ctrl-C ended the work.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+const BAD_INPUT: u8 = 3;
+const DOES_NOT_FIT: u8 = 4;
+const DEVICE: u8 = 5;
+const DAMAGED: u8 = 6;
+const INTERRUPTED: u8 = 130;
+
+/// Prints the error and its causes on stderr, and chooses the exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        // Whoever read the output has enough.
+        return ExitCode::SUCCESS;
+    }
+    let code = code(error);
+    if code != INTERRUPTED {
+        eprintln!("error: {error:#}");
+    }
+    ExitCode::from(code)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<Interrupted>() {
+            return INTERRUPTED;
+        }
+        if let Some(error) = cause.downcast_ref::<dwindle_bundle::Error>() {
+            return of_bundle(error);
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            if error.kind() == io::ErrorKind::StorageFull {
+                return DOES_NOT_FIT;
+            }
+        }
+    }
+    BAD_INPUT
+}
+
+fn of_bundle(error: &dwindle_bundle::Error) -> u8 {
+    use dwindle_bundle::Error;
+    match error {
+        Error::Hash { .. } | Error::Damaged { .. } | Error::MissingEntry { .. } => DAMAGED,
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => DOES_NOT_FIT,
+        _ => BAD_INPUT,
+    }
+}

@@ -1,0 +1,55 @@
+//! `dwindle logits`: what a model makes of given tokens, as a safetensors file anyone can compare.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use dwindle_bundle::Bundle;
+use dwindle_compiler::checkpoint::safetensors;
+use dwindle_runtime::Scorer;
+
+use crate::run::pictures;
+
+/// Options of `logits`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// A bundle
+    bundle: PathBuf,
+
+    /// Which model of the bundle, where there are several
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+
+    /// Token ids, separated by commas
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', required = true)]
+    tokens: Vec<u32>,
+
+    /// A picture for the image tokens among them; repeat for several
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+
+    /// The file to write: an f32 tensor `logits` [tokens, vocab]
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    output: PathBuf,
+}
+
+/// Writes the logits.
+pub fn run(options: Options) -> Result<()> {
+    let bundle = Bundle::open(&options.bundle).with_context(|| format!("cannot open {}", options.bundle.display()))?;
+    let models = &bundle.manifest().models;
+    let names = || models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+    let model = match (&options.model, models.as_slice()) {
+        (Some(name), _) => models
+            .iter()
+            .find(|m| m.name == *name)
+            .with_context(|| format!("the bundle has no model {name}; it has {}", names()))?,
+        (None, [model]) => model,
+        (None, _) => bail!("the bundle has several models; choose one with --model: {}", names()),
+    };
+    let images = options.image.iter().map(|path| pictures::load(path)).collect::<Result<Vec<_>>>()?;
+    let mut scorer = Scorer::open(&bundle, &model.name)?;
+    let logits = scorer.score(&options.tokens, &images)?;
+    let shape = [options.tokens.len(), model.vocab_size as usize];
+    safetensors::write_f32(&options.output, "logits", &shape, &logits)?;
+    eprintln!("wrote logits [{}, {}] to {}", shape[0], shape[1], options.output.display());
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! What a user may name where a model is expected: a bundle, a model directory, a checkpoint, or a hub id.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::progress::Progress;
+use dwindle_compiler::quantize::quantize;
+use dwindle_quant::Method;
+use dwindle_schemes::Scheme;
+
+use crate::hub;
+
+/// Something that holds a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A compiled file.
+    Bundle(PathBuf),
+    /// What `convert` or `quantize` made.
+    ModelDir(Named),
+    /// A Hugging Face checkpoint on this machine.
+    Checkpoint(Named),
+}
+
+/// A directory and the name its model gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The directory.
+    pub path: PathBuf,
+    /// The last part of the path or of the hub id.
+    pub name: String,
+}
+
+/// How checkpoints become quantized model directories.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Preparation {
+    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
+    #[arg(long, default_value = DEFAULT_SCHEME)]
+    pub scheme: String,
+
+    /// How codes are chosen: rtn (round to nearest) or search (least squared error)
+    #[arg(long, default_value = "rtn")]
+    pub method: Method,
+
+    /// Revision of models named by hub id: a branch, tag or commit
+    #[arg(long)]
+    pub revision: Option<String>,
+}
+
+/// The scheme that sources get unless the user names another.
+pub const DEFAULT_SCHEME: &str = "q4f16_1";
+
+impl Source {
+    /// Finds out what `text` names; a hub id is downloaded.
+    pub fn resolve(text: &str, revision: Option<&str>, progress: &dyn Progress) -> Result<Self> {
+        let path = Path::new(text);
+        if path.is_file() {
+            return Ok(Source::Bundle(path.to_owned()));
+        }
+        if path.is_dir() {
+            let name = directory_name(path)?;
+            let named = Named { path: path.to_owned(), name };
+            if path.join("model.json").is_file() {
+                return Ok(Source::ModelDir(named));
+            }
+            if path.join("config.json").is_file() {
+                return Ok(Source::Checkpoint(named));
+            }
+            bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
+        }
+        if hub::is_id(text) {
+            let path = hub::fetch(text, revision, progress)?;
+            let name = text.rsplit('/').next().unwrap_or(text).to_owned();
+            return Ok(Source::Checkpoint(Named { path, name }));
+        }
+        bail!("there is no file or directory {text}, and it is no hub id like google/gemma-2-2b-it");
+    }
+
+    /// A quantized model directory: this one, or one made in a subdirectory of `work`.
+    pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        match self {
+            Source::Bundle(path) => bail!(
+                "{} is a file; a directory with a checkpoint or a model directory is expected here{}",
+                path.display(),
+                hint_for_file(path)
+            ),
+            Source::ModelDir(named) => {
+                let model = ModelDir::open(&named.path)?;
+                if model.scheme().is_some() {
+                    return Ok(model);
+                }
+                self.quantize(&model, &named.name, preparation, work, progress)
+            }
+            Source::Checkpoint(named) => {
+                let full = work.join("full").join(&named.name);
+                let (model, report) = convert(&named.path, &full, progress)?;
+                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
+                drop(model);
+                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
+                Ok(quantized)
+            }
+        }
+    }
+
+    fn quantize(
+        &self,
+        model: &ModelDir,
+        name: &str,
+        preparation: &Preparation,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ModelDir> {
+        let scheme = Scheme::builtin(&preparation.scheme)?;
+        let out = work.join("quantized").join(name);
+        quantize(model, &scheme, preparation.method, &out, progress)?;
+        Ok(ModelDir::open(&out)?)
+    }
+
+    /// The files whose contents decide what comes of this source, in a fixed order.
+    pub fn content_files(&self) -> Result<Vec<PathBuf>> {
+        let directory = match self {
+            Source::Bundle(path) => return Ok(vec![path.clone()]),
+            Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+            let path = entry?.path();
+            let relevant = path.extension().is_some_and(|e| e == "json" || e == "jinja" || e == "safetensors");
+            if relevant && path.is_file() {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn directory_name(path: &Path) -> Result<String> {
+    let whole = path.canonicalize().with_context(|| format!("cannot open {}", path.display()))?;
+    let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.with_context(|| format!("{} has no name", path.display()))
+}
+
+fn hint_for_file(path: &Path) -> String {
+    match (path.extension().and_then(|e| e.to_str()), path.parent()) {
+        (Some("safetensors"), Some(parent)) if parent != Path::new("") => format!(": try {}", parent.display()),
+        _ => String::new(),
+    }
+}
