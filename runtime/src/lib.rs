@@ -6,6 +6,8 @@ pub mod executor;
 pub mod image;
 pub mod sampler;
 pub mod session;
+pub mod template;
+pub mod tokenizer;
 
 #[cfg(test)]
 mod testing;
