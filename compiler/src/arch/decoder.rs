@@ -62,7 +62,10 @@ impl Decoder {
     fn norms(&self) -> impl Iterator<Item = &'static str> {
         let all: &[&str] = match self.post_norms {
             true => &[
-                "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
+                "input_layernorm",
+                "post_attention_layernorm",
+                "pre_feedforward_layernorm",
+                "post_feedforward_layernorm",
             ],
             false => &["input_layernorm", "post_attention_layernorm"],
         };

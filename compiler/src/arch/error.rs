@@ -7,7 +7,9 @@ use std::fmt;
 #[non_exhaustive]
 pub enum Error {
     /// No family of this name is registered.
-    #[error("model_type `{model_type}` is not supported: expected one of {known}; compiler/src/arch/README.md says how to add one")]
+    #[error(
+        "model_type `{model_type}` is not supported: expected one of {known}; compiler/src/arch/README.md says how to add one"
+    )]
     UnknownFamily {
         /// `model_type` of the configuration.
         model_type: String,
@@ -23,7 +25,10 @@ pub enum Error {
         keys: Vec<String>,
     },
     /// Keys or values whose meaning is not implemented; ignoring them might change what the model computes.
-    #[error("{family}: unsupported configuration:{}\nUse a checkpoint without it, or add support in compiler/src/arch", list(problems))]
+    #[error(
+        "{family}: unsupported configuration:{}\nUse a checkpoint without it, or add support in compiler/src/arch",
+        list(problems)
+    )]
     UnsupportedConfig {
         /// The family.
         family: String,

@@ -13,8 +13,17 @@ const MAX_PINPOINTS: usize = 1 << 10;
 
 /// Keys that say nothing about pixels.
 const HARMLESS: &[&str] = &[
-    "data_format", "default_to_square", "device", "disable_grouping", "do_convert_rgb", "feature_extractor_type",
-    "image_processor_type", "input_data_format", "processor_class", "return_tensors", "crop_size",
+    "data_format",
+    "default_to_square",
+    "device",
+    "disable_grouping",
+    "do_convert_rgb",
+    "feature_extractor_type",
+    "image_processor_type",
+    "input_data_format",
+    "processor_class",
+    "return_tensors",
+    "crop_size",
 ];
 
 /// What an any-resolution processor says.

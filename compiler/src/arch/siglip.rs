@@ -144,9 +144,8 @@ impl Siglip {
     fn layer(&self, weights: &mut Weights<'_>, x: ValueId, name: &str) -> ValueId {
         let (hidden, wide) = (self.hidden_size, self.intermediate_size);
         let normed = weights.layer_norm(x, &format!("{name}.layer_norm1"), hidden, self.layer_norm_eps);
-        let mut project = |projection: &str| {
-            weights.linear(normed, &format!("{name}.self_attn.{projection}"), hidden, hidden, true)
-        };
+        let mut project =
+            |projection: &str| weights.linear(normed, &format!("{name}.self_attn.{projection}"), hidden, hidden, true);
         let (q, k, v) = (project("q_proj"), project("k_proj"), project("v_proj"));
         let head_dim = hidden / self.n_heads;
         let attention = Attention {

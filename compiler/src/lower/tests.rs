@@ -280,14 +280,16 @@ fn decoder_plan() {
           23296..+1536: u32[48, 8] 1.down.codes[0..48]
           24832..+192: f16[48, 2] 1.down.scales[0..48]
           25088..+192: f32[48, 1] norm[0..48]
-    "#]].assert_eq(&print_weights(&lowered));
+    "#]]
+    .assert_eq(&print_weights(&lowered));
     expect![[r#"
         weights          25280
         states          131072
         scratch          18432  (at least 18432)
         ports            12928
         total           187712
-    "#]].assert_eq(&print_memory(&lowered));
+    "#]]
+    .assert_eq(&print_memory(&lowered));
     assert_eq!(needs(&[(&lowered, 1024)])["max_storage_buffer_binding_size"], 32768);
 }
 
@@ -330,7 +332,8 @@ fn large_tied_embedding_is_split_and_shared() {
           16384000..+16384000: f16[128000, 64] embed.scales[128000..256000]
         weights.2: 131072000 bytes
           0..+131072000: u32[128000, 256] embed.codes[128000..256000]
-    "#]].assert_eq(&print_weights(&lowered));
+    "#]]
+    .assert_eq(&print_weights(&lowered));
 }
 
 #[test]
@@ -380,7 +383,8 @@ fn views_copies_and_aliases() {
           output half: f32[5, 2] in half
           output last: f32[1, 4] in last
           output input: f32[5, 12] in input
-    "#]].assert_eq(&print_plan(&lowered.plan));
+    "#]]
+    .assert_eq(&print_plan(&lowered.plan));
 }
 
 #[test]
@@ -406,7 +410,8 @@ fn in_place_only_where_the_operand_dies() {
           elementwise.Add { broadcast: false }.rows (scratch.1, scratch.0, scratch.1) on 1 x rows x 1
           elementwise.Mul { broadcast: false }.rows (scratch.1, scratch.1, e) on 1 x rows x 1
           output e: f32[rows, 8] in e
-    "#]].assert_eq(&print_plan(&lowered.plan));
+    "#]]
+    .assert_eq(&print_plan(&lowered.plan));
     assert!(lowered.plan.buffers.iter().filter(|b| b.kind == BufferKind::Scratch).count() == 2);
 }
 
@@ -415,44 +420,86 @@ fn unsupported_nodes_are_named() {
     let mut b = Builder::new("f");
     let stored = matrix(&mut b, "w", "q4g32f16".parse().unwrap(), 4, 32);
     let w = b.node(Op::Dequantize { format: "q4g32f16".parse().unwrap(), columns: 32 }, &stored)[0];
-    refused(&[b.finish(vec![("w".to_owned(), w)])], &vulkan(), expect!["function `f`, node 2: Dequantize cannot be lowered: q4g32f16 data is read only by matrix products and embeddings; run the passes that fuse it into them"]);
+    refused(
+        &[b.finish(vec![("w".to_owned(), w)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 2: Dequantize cannot be lowered: q4g32f16 data is read only by matrix products and embeddings; run the passes that fuse it into them"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let x = b.input("x", Type::matrix(Dim::Fixed(2), 8));
     let y = b.matmul(x, x);
-    refused(&[b.finish(vec![("y".to_owned(), y)])], &vulkan(), expect!["function `f`, node 1: MatMul cannot be lowered: its matrix must be constant; run the passes that fold constants"]);
+    refused(
+        &[b.finish(vec![("y".to_owned(), y)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 1: MatMul cannot be lowered: its matrix must be constant; run the passes that fold constants"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let x = b.input("x", Type::matrix(Dim::Rows, 8));
     let w = matrix(&mut b, "w", Format::Plain(FloatType::Bf16), 4, 8);
     let product = MatMul { format: Some(Format::Plain(FloatType::Bf16)), ..MatMul::default() };
     let y = b.node(Op::MatMul(product), &[x, w[0]])[0];
-    refused(&[b.finish(vec![("y".to_owned(), y)])], &vulkan(), expect!["function `f`, node 2: MatMul cannot be lowered: no kernel reads bf16: quantize with a built-in scheme"]);
+    refused(
+        &[b.finish(vec![("y".to_owned(), y)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 2: MatMul cannot be lowered: no kernel reads bf16: quantize with a built-in scheme"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let state = b.state("kv.0.k", 16, 3);
     let x = b.input("x", Type::matrix(Dim::Rows, 3));
     b.write_rows("kv.0.k", state, x, CallScalar::Position, 1, 0);
-    refused(&[b.finish(Vec::new())], &vulkan(), expect!["state `kv.0.k` has 3 columns, and f16 rows must fill whole 32-bit words: use a scheme with f32 states"]);
+    refused(
+        &[b.finish(Vec::new())],
+        &vulkan(),
+        expect![
+            "state `kv.0.k` has 3 columns, and f16 rows must fill whole 32-bit words: use a scheme with f32 states"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let state = b.state("image_rows", 16, 4);
     let x = b.input("x", Type::matrix(Dim::Rows, 4));
     b.write_rows("image_rows", state, x, CallScalar::Tile, 2, 0);
     let old = b.scale(state, 2.0);
-    refused(&[b.finish(vec![("old".to_owned(), old)])], &vulkan(), expect!["function `f`, node 4: Scale cannot be lowered: it reads `image_rows` as it was before the state was written"]);
+    refused(
+        &[b.finish(vec![("old".to_owned(), old)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 4: Scale cannot be lowered: it reads `image_rows` as it was before the state was written"
+        ],
+    );
 }
 
 #[test]
 fn limits_are_named() {
     let target = Target { max_storage_buffer_binding_size: 4096, ..vulkan() };
-    refused(&[decoder("prefill", Dim::Rows, false, VOCABULARY)], &target, expect!["an intermediate value of `prefill` needs max_storage_buffer_binding_size 6144, the target offers 4096: compile for fewer rows a call"]);
+    refused(
+        &[decoder("prefill", Dim::Rows, false, VOCABULARY)],
+        &target,
+        expect![
+            "an intermediate value of `prefill` needs max_storage_buffer_binding_size 6144, the target offers 4096: compile for fewer rows a call"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let x = b.input("x", Type::matrix(Dim::Rows, 2000));
     let w = b.weight("w", Type::fixed(DType::F32, &[8, 2000]));
     let y = b.matmul(x, w);
-    refused(&[b.finish(vec![("y".to_owned(), y)])], &target, expect!["buffer `x` needs max_storage_buffer_binding_size 256000, the target offers 4096: compile for fewer rows a call"]);
+    refused(
+        &[b.finish(vec![("y".to_owned(), y)])],
+        &target,
+        expect![
+            "buffer `x` needs max_storage_buffer_binding_size 256000, the target offers 4096: compile for fewer rows a call"
+        ],
+    );
 }
 
 #[test]
