@@ -89,15 +89,20 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// An error if there are any; missing keys come first, since they say that the file is the wrong one.
+    /// An error if there are any.
     pub fn check(self, family: &str) -> Result<(), Error> {
+        match self.missing.is_empty() && self.unsupported.is_empty() {
+            true => Ok(()),
+            false => Err(self.into_error(family)),
+        }
+    }
+
+    /// The error; missing keys come first, since they say that the file is the wrong one.
+    pub fn into_error(self, family: &str) -> Error {
         let family = family.to_owned();
-        match self {
-            Problems { missing, .. } if !missing.is_empty() => Err(Error::MissingKeys { family, keys: missing }),
-            Problems { unsupported, .. } if !unsupported.is_empty() => {
-                Err(Error::UnsupportedConfig { family, problems: unsupported })
-            }
-            _ => Ok(()),
+        match self.missing.is_empty() {
+            false => Error::MissingKeys { family, keys: self.missing },
+            true => Error::UnsupportedConfig { family, problems: self.unsupported },
         }
     }
 }
@@ -126,6 +131,11 @@ impl<'c> Keys<'c> {
         }
         problems.missing.append(&mut self.problems.missing);
         problems.unsupported.append(&mut self.problems.unsupported);
+    }
+
+    /// Whether nothing was wrong so far.
+    pub fn is_fine(&self) -> bool {
+        self.problems.missing.is_empty() && self.problems.unsupported.is_empty()
     }
 
     /// Notes that a key's value will not do.

@@ -56,8 +56,7 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
             keys.missing("preprocessor_config.json");
         }
         keys.finish(&mut problems);
-        problems.check(NAME)?;
-        unreachable!("what is missing was noted")
+        return Err(problems.into_error(NAME));
     };
     let mut text_keys = Keys::new("text_config.", text);
     text_keys.only("model_type", &Value::from("qwen2"));

@@ -151,4 +151,6 @@ pub struct GraphOptions {
 }
 
 #[cfg(test)]
+pub(crate) mod golden;
+#[cfg(test)]
 mod tests;

@@ -23,12 +23,12 @@ impl Shape {
             keys.refuse("num_key_value_heads", format!("a divisor of num_attention_heads, {n_heads}"));
         }
         let given = keys.maybe_size("head_dim", MAX_HEAD_DIM).or(head_dim);
-        if given.is_none() && !hidden_size.is_multiple_of(n_heads) {
+        if given.is_none() && keys.is_fine() && !hidden_size.is_multiple_of(n_heads) {
             keys.refuse("hidden_size", format!("a multiple of num_attention_heads, {n_heads}"));
         }
         let head_dim = given.unwrap_or(hidden_size / n_heads);
-        // While keys are missing, sizes are 1 and say nothing about each other.
-        if !head_dim.is_multiple_of(2) && head_dim > 1 {
+        // Where a size is missing or wrong, what was computed from it says nothing.
+        if !head_dim.is_multiple_of(2) && keys.is_fine() {
             keys.refuse("head_dim", format!("an even number, not {head_dim}"));
         }
         Shape {
