@@ -130,14 +130,45 @@ fn refusals() {
     let work = tempfile::tempdir().unwrap();
     let full = work.path().join("full-gemma");
     let (unquantized, _) = convert(&repository().join("tests/golden/gemma"), &full, &Silent).unwrap();
-    refused(&[unquantized], &vulkan(), &work, expect!["WORK/full-gemma is not quantized; run `dwindle quantize` on it first (q0f32 and q0f16 keep the weights as floats)"]);
+    refused(
+        &[unquantized],
+        &vulkan(),
+        &work,
+        expect![
+            "WORK/full-gemma is not quantized; run `dwindle quantize` on it first (q0f32 and q0f16 keep the weights as floats)"
+        ],
+    );
     let model = |name: &str| quantized(&work, name, "q4f16_1");
     refused(&[], &vulkan(), &work, expect!["0 models are given, a bundle holds one or two"]);
-    refused(&[model("tests/golden/gemma"), model("tests/golden/qwen2")], &vulkan(), &work, expect!["`gemma` and `qwen2` make no ensemble: none of them sees pictures; it takes one model that does and one text model"]);
-    refused(&[model("tests/golden/gemma"), model("tests/golden/gemma")], &vulkan(), &work, expect!["both models are called `gemma`: rename one of the directories"]);
+    refused(
+        &[model("tests/golden/gemma"), model("tests/golden/qwen2")],
+        &vulkan(),
+        &work,
+        expect![
+            "`gemma` and `qwen2` make no ensemble: none of them sees pictures; it takes one model that does and one text model"
+        ],
+    );
+    refused(
+        &[model("tests/golden/gemma"), model("tests/golden/gemma")],
+        &vulkan(),
+        &work,
+        expect!["both models are called `gemma`: rename one of the directories"],
+    );
     let long = CompileOptions { context: Some(1 << 20), ..vulkan() };
-    refused(&[model("tests/golden/gemma")], &long, &work, expect!["a context of 1048576 is not possible: `gemma` was made for 1 to 256 positions"]);
+    refused(
+        &[model("tests/golden/gemma")],
+        &long,
+        &work,
+        expect!["a context of 1048576 is not possible: `gemma` was made for 1 to 256 positions"],
+    );
     let mut tiny = vulkan();
     tiny.target.max_storage_buffer_binding_size = 256;
-    refused(&[model("tests/golden/gemma")], &tiny, &work, expect!["buffer `logits` needs max_storage_buffer_binding_size 512, the target offers 256: compile for fewer rows a call"]);
+    refused(
+        &[model("tests/golden/gemma")],
+        &tiny,
+        &work,
+        expect![
+            "buffer `logits` needs max_storage_buffer_binding_size 512, the target offers 256: compile for fewer rows a call"
+        ],
+    );
 }
