@@ -41,7 +41,7 @@ pub fn validate(emitted: &Emitted, target: &Target) -> Result<Validated, Error> 
 }
 
 /// Bytes of all workgroup variables, each rounded up to 16 as WebGPU counts them.
-fn workgroup_bytes(module: &Module) -> u64 {
+pub(crate) fn workgroup_bytes(module: &Module) -> u64 {
     let workgroup = module.global_variables.iter().filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
     workgroup
         .map(|(_, variable)| u64::from(module.types[variable.ty].inner.size(module.to_ctx())).next_multiple_of(16))
