@@ -204,7 +204,8 @@ impl Template {
         }
         let messages: Vec<Value> = shown.iter().map(|message| self.message(message)).collect();
         let own = context! { messages, add_generation_prompt => generation_prompt, tools => (), documents => () };
-        let special_tokens = Value::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let special_tokens =
+            Value::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         dialect::render(&self.environment, CHAT, context! { ..own, ..special_tokens })
     }
 

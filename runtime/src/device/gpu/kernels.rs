@@ -59,7 +59,8 @@ fn compile_one(gpu: &Gpu, kernel: &Kernel, text: &str) -> Result<Pipeline, Error
         let read_only = *access == Access::Read;
         entry(index + 1, wgpu::BufferBindingType::Storage { read_only }, 0)
     });
-    let layout: Vec<_> = std::iter::once(entry(0, wgpu::BufferBindingType::Uniform, CALL_BYTES)).chain(storage).collect();
+    let layout: Vec<_> =
+        std::iter::once(entry(0, wgpu::BufferBindingType::Uniform, CALL_BYTES)).chain(storage).collect();
     gpu.guarded(
         || format!("kernel `{}`", kernel.name),
         0,

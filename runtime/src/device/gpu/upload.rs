@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use dwindle_bundle::{Buffer, BufferKind};
 
 use super::Gpu;
-use crate::device::Entries;
 use crate::Error;
+use crate::device::Entries;
 
 /// Bytes of weights copied at a time; a multiple of 4, as copies must be.
 const CHUNK: usize = 4 << 20;
