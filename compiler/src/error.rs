@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dwindle_schemes::FloatType;
 
+use crate::arch;
 use crate::checkpoint::TensorProblems;
 use crate::size::Size;
 
@@ -101,13 +102,13 @@ pub enum Error {
         reason: String,
     },
 
-    /// A family that is not supported.
-    #[error("model_type `{model_type}` is not supported; supported are {}", supported.join(", "))]
-    UnknownModelType {
-        /// As the configuration spells it.
-        model_type: String,
-        /// All that are supported.
-        supported: Vec<&'static str>,
+    /// A configuration that no family computes.
+    #[error("{}: {source}", path.display())]
+    Family {
+        /// The checkpoint's or model directory's path.
+        path: PathBuf,
+        /// Why not.
+        source: arch::Error,
     },
 
     /// The tensors of a checkpoint are not those of its family.
@@ -242,12 +243,6 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-
-    #[test]
-    fn unknown_model_type() {
-        let error = Error::UnknownModelType { model_type: "mamba".to_owned(), supported: vec!["gemma", "llama"] };
-        expect!["model_type `mamba` is not supported; supported are gemma, llama"].assert_eq(&error.to_string());
-    }
 
     #[test]
     fn disk_space() {

@@ -164,7 +164,7 @@ fn decoder(name: &str, rows: Dim, all_logits: bool, vocabulary: usize) -> Graph 
     let logits = b.node(Op::MatMul(head), &[vec![x], table, vec![norm]].concat())[0];
     let mut graph = b.finish(vec![("logits".to_owned(), logits)]);
     for node in graph.nodes.clone() {
-        if let (Op::RopeWriteKv(_), [k, v, ..]) = (&node.op, &node.operands[1..]) {
+        if let (Op::RopeWriteKv(_), [_, k, v, ..]) = (&node.op, node.operands.as_slice()) {
             for (state, result) in [(k, node.results[1]), (v, node.results[2])] {
                 let name = graph.nodes.iter().find_map(|n| match &n.op {
                     Op::State { name } if n.results[0] == *state => Some(name.clone()),
@@ -204,8 +204,34 @@ fn large_tied_embedding_is_split_and_shared() {
     let head = MatMul { format: Some(format), bias: true, ..MatMul::default() };
     let logits = b.node(Op::MatMul(head), &[vec![x], table, vec![bias]].concat())[0];
     let lowered = lowered(&[b.finish(vec![("logits".to_owned(), logits)])], &vulkan());
-    expect![].assert_eq(&print_plan(&lowered.plan));
-    expect![].assert_eq(&print_weights(&lowered));
+    expect![[r#"
+        buffers
+          weights.0: 132096000 bytes, weights from models/m/weights.0
+          weights.1: 32768000 bytes, weights from models/m/weights.1
+          weights.2: 131072000 bytes, weights from models/m/weights.2
+          logits: 16384000 bytes, output
+          tokens: 64 bytes, input
+          scratch.0: 131072 bytes, scratch
+        score: at most 16 rows a call, 4 steps
+          input tokens: u32[rows, 1] in tokens
+          embed.q4g32f16.n128000.from0.rows (tokens, weights.0[0..+131072000], weights.1[0..+16384000], scratch.0) on 1 x rows x 1
+          embed.q4g32f16.n128000.from128000.rows (tokens, weights.2[0..+131072000], weights.1[16384000..+16384000], scratch.0) on 1 x rows x 1
+          matmul.q4g32f16.n128000.k2048.rows.at0 (scratch.0, weights.0[0..+131072000], weights.1[0..+16384000], weights.0[131072000..+512000], logits) on 1 x rows x 1
+          matmul.q4g32f16.n128000.k2048.rows.at128000 (scratch.0, weights.2[0..+131072000], weights.1[16384000..+16384000], weights.0[131584000..+512000], logits) on 1 x rows x 1
+          output logits: f32[rows, 256000] in logits
+    "#]].assert_eq(&print_plan(&lowered.plan));
+    expect![[r#"
+        weights.0: 132096000 bytes
+          0..+131072000: u32[128000, 256] embed.codes[0..128000]
+          131072000..+512000: f32[128000, 1] bias[0..128000]
+          131584000..+512000: f32[128000, 1] bias[128000..256000]
+        weights.1: 32768000 bytes
+          0..+16384000: f16[128000, 64] embed.scales[0..128000]
+          16384000..+16384000: f16[128000, 64] embed.scales[128000..256000]
+        weights.2: 131072000 bytes
+          0..+131072000: u32[128000, 256] embed.codes[128000..256000]
+    "#]]
+    .assert_eq(&print_weights(&lowered));
 }
 
 #[test]
@@ -227,7 +253,36 @@ fn views_copies_and_aliases() {
     let outputs = [("sum", positioned), ("same", positioned), ("half", active), ("last", again), ("input", x)];
     let graph = b.finish(outputs.map(|(n, v)| (n.to_owned(), v)).to_vec());
     let lowered = lowered(&[graph], &vulkan());
-    expect![].assert_eq(&print_plan(&lowered.plan));
+    expect![[r#"
+        buffers
+          weights.0: 80 bytes, weights from models/m/weights.0
+          sum: 80 bytes, output
+          same: 80 bytes, output
+          half: 48 bytes, output
+          last: 16 bytes, output
+          input: 240 bytes, output
+          x: 240 bytes, input
+          scratch.0: 240 bytes, scratch
+          scratch.1: 80 bytes, scratch
+          scratch.2: 48 bytes, scratch
+        encode_image: at most 1 rows a call, 9 steps
+          input x: f32[5, 12] in x
+          elementwise.Scale(2.0).5 (x, scratch.0) on 1 x rows x 1
+          attention.f32.5.q12+0.k12+4 (scratch.0, scratch.0, scratch.0, scratch.1) on 1 x rows x 1
+          copy_rows.12+6.5 (scratch.0, scratch.2) on 1 x rows x 1
+          elementwise.Activate(Silu).5 (scratch.2, half) on 1 x rows x 1
+          elementwise.Add { broadcast: false }.5 (scratch.1, weights.0[0..+80], sum) on 1 x rows x 1
+          copy_rows.4+0.5.last (sum, scratch.2) on 1 x rows x 1
+          copy_rows.4+0.5 (sum, same) on 1 x rows x 1
+          copy_rows.4+0.1 (scratch.2, last) on 1 x rows x 1
+          copy_rows.12+0.5 (x, input) on 1 x rows x 1
+          output sum: f32[5, 4] in sum
+          output same: f32[5, 4] in same
+          output half: f32[5, 2] in half
+          output last: f32[1, 4] in last
+          output input: f32[5, 12] in input
+    "#]]
+    .assert_eq(&print_plan(&lowered.plan));
 }
 
 #[test]
@@ -240,7 +295,21 @@ fn in_place_only_where_the_operand_dies() {
     let e = b.mul(d, d);
     let lowered = lowered(&[b.finish(vec![("e".to_owned(), e)])], &vulkan());
     // The input is not overwritten; c is computed beside a, which lives on; d takes c's place.
-    expect![].assert_eq(&print_plan(&lowered.plan));
+    expect![[r#"
+        buffers
+          e: 1024 bytes, output
+          x: 1024 bytes, input
+          scratch.0: 1024 bytes, scratch
+          scratch.1: 1024 bytes, scratch
+        f: at most 32 rows a call, 4 steps
+          input x: f32[rows, 8] in x
+          elementwise.Scale(2.0).rows (x, scratch.0) on 1 x rows x 1
+          elementwise.Activate(Gelu).rows (scratch.0, scratch.1) on 1 x rows x 1
+          elementwise.Add { broadcast: false }.rows (scratch.1, scratch.0, scratch.1) on 1 x rows x 1
+          elementwise.Mul { broadcast: false }.rows (scratch.1, scratch.1, e) on 1 x rows x 1
+          output e: f32[rows, 8] in e
+    "#]]
+    .assert_eq(&print_plan(&lowered.plan));
     assert!(lowered.plan.buffers.iter().filter(|b| b.kind == BufferKind::Scratch).count() == 2);
 }
 
@@ -249,32 +318,62 @@ fn unsupported_nodes_are_named() {
     let mut b = Builder::new("f");
     let stored = matrix(&mut b, "w", "q4g32f16".parse().unwrap(), 4, 32);
     let w = b.node(Op::Dequantize { format: "q4g32f16".parse().unwrap(), columns: 32 }, &stored)[0];
-    refused(&[b.finish(vec![("w".to_owned(), w)])], &vulkan(), expect![]);
+    refused(
+        &[b.finish(vec![("w".to_owned(), w)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 2: Dequantize cannot be lowered: q4g32f16 data is read only by matrix products and embeddings; run the passes that fuse it into them"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let x = b.input("x", Type::matrix(Dim::Fixed(2), 8));
     let y = b.matmul(x, x);
-    refused(&[b.finish(vec![("y".to_owned(), y)])], &vulkan(), expect![]);
+    refused(
+        &[b.finish(vec![("y".to_owned(), y)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 1: MatMul cannot be lowered: its matrix must be constant; run the passes that fold constants"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let x = b.input("x", Type::matrix(Dim::Rows, 8));
     let w = matrix(&mut b, "w", Format::Plain(FloatType::Bf16), 4, 8);
     let product = MatMul { format: Some(Format::Plain(FloatType::Bf16)), ..MatMul::default() };
     let y = b.node(Op::MatMul(product), &[x, w[0]])[0];
-    refused(&[b.finish(vec![("y".to_owned(), y)])], &vulkan(), expect![]);
+    refused(
+        &[b.finish(vec![("y".to_owned(), y)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 2: MatMul cannot be lowered: no kernel reads bf16: quantize with a built-in scheme"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let state = b.state("kv.0.k", 16, 3);
     let x = b.input("x", Type::matrix(Dim::Rows, 3));
     b.write_rows("kv.0.k", state, x, CallScalar::Position, 1, 0);
-    refused(&[b.finish(Vec::new())], &vulkan(), expect![]);
+    refused(
+        &[b.finish(Vec::new())],
+        &vulkan(),
+        expect![
+            "state `kv.0.k` has 3 columns, and f16 rows must fill whole 32-bit words: use a scheme with f32 states"
+        ],
+    );
 
     let mut b = Builder::new("f");
     let state = b.state("image_rows", 16, 4);
     let x = b.input("x", Type::matrix(Dim::Rows, 4));
     b.write_rows("image_rows", state, x, CallScalar::Tile, 2, 0);
     let old = b.scale(state, 2.0);
-    refused(&[b.finish(vec![("old".to_owned(), old)])], &vulkan(), expect![]);
+    refused(
+        &[b.finish(vec![("old".to_owned(), old)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 4: Scale cannot be lowered: it reads `image_rows` as it was before the state was written"
+        ],
+    );
 }
 
 #[test]
