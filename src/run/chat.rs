@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use dwindle_runtime::image::Picture;
 use dwindle_runtime::chat::Finish;
-use dwindle_runtime::Conversation;
+use dwindle_runtime::{Conversation, Error};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
@@ -151,6 +151,7 @@ impl Chat<'_> {
         let images = std::mem::take(&mut self.waiting);
         let result = self.conversation.ask(message, &images, &mut print, interrupt::flag());
         failed?;
+        interrupt::take();
         match result {
             Ok(turn) => {
                 writeln!(out)?;
@@ -159,12 +160,11 @@ impl Chat<'_> {
                     Finish::Cancelled => eprintln!("(stopped)"),
                     Finish::Stop => {}
                 }
-                interrupt::take();
                 Ok(())
             }
-            // What is wrong with one message need not end the chat; a device that is gone does.
-            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(error) if ends_chat(&error) => Err(error.into()),
             Err(error) => {
+                self.waiting = images;
                 eprintln!("{:#}", anyhow::Error::from(error));
                 Ok(())
             }
@@ -194,6 +194,11 @@ impl Chat<'_> {
         }
         added.is_ok()
     }
+}
+
+/// What is wrong with one message need not end the chat; a device that is gone does.
+fn ends_chat(error: &Error) -> bool {
+    matches!(error, Error::DeviceLost { .. } | Error::OutOfMemory { .. } | Error::Refused { .. } | Error::Plan { .. })
 }
 
 fn current_directory() -> String {
