@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dwindle_schemes::FloatType;
 
+use crate::arch;
 use crate::checkpoint::TensorProblems;
 use crate::size::Size;
 
@@ -101,13 +102,13 @@ pub enum Error {
         reason: String,
     },
 
-    /// A family that is not supported.
-    #[error("model_type `{model_type}` is not supported; supported are {}", supported.join(", "))]
-    UnknownModelType {
-        /// As the configuration spells it.
-        model_type: String,
-        /// All that are supported.
-        supported: Vec<&'static str>,
+    /// A configuration that no family computes.
+    #[error("{}: {source}", path.display())]
+    Family {
+        /// The checkpoint's or model directory's path.
+        path: PathBuf,
+        /// Why not.
+        source: arch::Error,
     },
 
     /// The tensors of a checkpoint are not those of its family.
@@ -209,6 +210,58 @@ pub enum Error {
         /// Place and cause.
         source: dwindle_quant::Error,
     },
+
+    /// Only quantized models are compiled.
+    #[error("{} is not quantized; run `dwindle quantize` on it first (q0f32 and q0f16 keep the weights as floats)", path.display())]
+    NotQuantized {
+        /// The model directory.
+        path: PathBuf,
+    },
+
+    /// A directory whose name cannot name a model.
+    #[error("{}: a model is called like its directory; rename it, without control characters, slashes and colons", path.display())]
+    ModelName {
+        /// The model directory.
+        path: PathBuf,
+    },
+
+    /// A KV cache longer than the model was made for.
+    #[error("a context of {context} is not possible: `{model}` was made for 1 to {most} positions")]
+    Context {
+        /// Name of the model.
+        model: String,
+        /// Asked for.
+        context: u32,
+        /// Possible.
+        most: usize,
+    },
+
+    /// Models that do not work together.
+    #[error("{reason}")]
+    Ensemble {
+        /// Why, and what would.
+        reason: String,
+    },
+
+    /// A scheme that is not built in.
+    #[error(transparent)]
+    Scheme(#[from] dwindle_schemes::Error),
+
+    /// A graph that does not verify.
+    #[error(transparent)]
+    Passes(#[from] crate::passes::Error),
+
+    /// A graph that cannot be lowered, or weights that cannot be packed.
+    #[error(transparent)]
+    Lower(#[from] crate::lower::LowerError),
+
+    /// A kernel that is not valid on the target.
+    #[error(transparent)]
+    Kernel(#[from] crate::kernels::Error),
+
+    /// A bundle that could not be written.
+    #[error(transparent)]
+    Bundle(#[from] dwindle_bundle::Error),
 }
 
 /// The result of this crate's operations.
@@ -235,4 +288,18 @@ fn io_hint(error: &io::Error) -> &'static str {
 
 fn bullets(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  - {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn disk_space() {
+        let error = Error::DiskSpace { path: "out".into(), needed: 3 << 30, available: 700 << 20 };
+        expect!["out: the output takes 3.0 GiB, the file system has 700.0 MiB left; free some or choose another place"]
+            .assert_eq(&error.to_string());
+    }
 }

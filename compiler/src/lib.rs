@@ -1,9 +1,12 @@
 //! Checkpoints to bundles: reading, graph, passes, lowering and packing.
 
+pub mod arch;
 pub mod checkpoint;
+pub mod compile;
 mod error;
 pub mod graph;
 pub mod kernels;
+pub mod lower;
 pub mod passes;
 pub mod progress;
 pub mod quantize;

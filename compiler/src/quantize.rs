@@ -1,7 +1,7 @@
 //! Quantization of model directories: streaming, in parallel, with bounded memory.
 //!
 //! Tensors are cut into blocks of rows. A worker reads a block from the mapped input, encodes it, measures the error, and
-//! writes the result at its place in the output; what it holds is a few times [`BLOCK_VALUES`], whatever the model.
+//! writes the result at its place in the output; what it holds is a few times a megabyte, whatever the model.
 //! Errors are summed up block by block in the order of the rows, so that neither bytes nor card depend on threads.
 
 mod block;
@@ -63,6 +63,7 @@ pub fn quantize(
     let bytes_out = layout.tensor_bytes();
 
     let writer = TensorWriter::create(&output.path().join(MODEL_SAFETENSORS), layout)?;
+    model.tensors().mapping().will_read();
     progress.begin("quantize", bytes_in);
     let stats = encode(model, &tensors, method, &writer, progress);
     progress.end();

@@ -34,12 +34,18 @@ pub fn preset(name: &str) -> Option<Map<String, Value>> {
     serde_json::from_str(text).ok()
 }
 
+/// The family of a configuration.
+fn family(config: &Map<String, Value>) -> Result<Box<dyn arch::Family>> {
+    let normalised = crate::checkpoint::config::normalize(config.clone())?;
+    let model_type = normalised.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    Ok(arch::parse(model_type, &normalised, None)?)
+}
+
 /// Writes `config.json` and `model.safetensors` in bfloat16 into `directory`, which is made.
 pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, progress: &dyn Progress) -> Result<()> {
-    let normalised = crate::checkpoint::config::normalise(config.clone())?;
-    let family = arch::parse_config(&normalised)?;
+    let family = family(config)?;
     let specs: BTreeMap<String, TensorSpec> = family.tensors().into_iter().map(|t| (t.name.clone(), t)).collect();
-    std::fs::create_dir_all(directory).map_err(|e| Error::io(directory, e))?;
+    std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
     let shapes = specs.iter().map(|(name, spec)| (name.clone(), (Element::Bf16, spec.shape.clone()))).collect();
     let layout = Layout::new(&shapes);
     progress.begin("random weights", layout.file_bytes());
@@ -49,10 +55,16 @@ pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, prog
     progress.end();
     let path = directory.join("config.json");
     let text = serde_json::to_string_pretty(config).map_err(|e| Error::json(&path, e))?;
-    std::fs::write(&path, text).map_err(|e| Error::io(&path, e))
+    std::fs::write(&path, text).map_err(Error::io("write", &path))
 }
 
-fn write_tensor(writer: &TensorWriter, name: &str, spec: &TensorSpec, seed: u64, progress: &dyn Progress) -> Result<()> {
+fn write_tensor(
+    writer: &TensorWriter,
+    name: &str,
+    spec: &TensorSpec,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<()> {
     let count: usize = spec.shape.iter().product();
     let mut random = Random::new(seed, name);
     // A norm's neutral weight is 1 (Gemma's, which adds one, works with 2 as well: every value is only a factor).
@@ -65,7 +77,8 @@ fn write_tensor(writer: &TensorWriter, name: &str, spec: &TensorSpec, seed: u64,
     for start in (0..count).step_by(BLOCK) {
         let length = BLOCK.min(count - start);
         values[..length].iter_mut().for_each(|value| *value = mean + deviation * random.normal());
-        dwindle_quant::write_floats(FloatType::Bf16, &values[..length], &mut bytes[..length * 2])?;
+        dwindle_quant::write_floats(FloatType::Bf16, &values[..length], &mut bytes[..length * 2])
+            .map_err(|source| Error::Quantize { tensor: name.to_owned(), source })?;
         writer.write(name, 2 * start as u64, &bytes[..length * 2])?;
         progress.advance(2 * length as u64);
     }
@@ -117,8 +130,7 @@ mod tests {
     #[test]
     fn presets_are_configurations_of_known_families() {
         for (name, _) in PRESETS {
-            let config = crate::checkpoint::config::normalise(preset(name).unwrap()).unwrap();
-            let family = arch::parse_config(&config).unwrap();
+            let family = family(&preset(name).unwrap()).unwrap();
             assert!(!family.tensors().is_empty(), "{name}");
         }
     }

@@ -1,5 +1,7 @@
 //! Files that go from the source into the model directory unchanged.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use super::model_dir::CarriedFile;
@@ -19,6 +21,9 @@ pub(crate) const NAMES: [&str; 10] = [
     "video_preprocessor_config.json",
 ];
 
+/// Bytes that are copied at a time.
+const PIECE: usize = 1 << 16;
+
 /// Bytes of all files in `from` that are carried.
 pub(crate) fn total_bytes(from: &Path) -> u64 {
     NAMES.iter().filter_map(|name| std::fs::metadata(from.join(name)).ok()).map(|metadata| metadata.len()).sum()
@@ -26,15 +31,23 @@ pub(crate) fn total_bytes(from: &Path) -> u64 {
 
 /// Copies all carried files that `from` has to `to`.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<Vec<CarriedFile>> {
-    let mut files = Vec::new();
-    for name in NAMES {
-        let source = from.join(name);
-        if source.is_file() {
-            let bytes = std::fs::read(&source).map_err(Error::io("read", &source))?;
-            let target = to.join(name);
-            std::fs::write(&target, &bytes).map_err(Error::io("write", &target))?;
-            files.push(CarriedFile { name: name.to_owned(), blake3: blake3::hash(&bytes).to_hex().to_string() });
+    let present = NAMES.iter().filter(|name| from.join(name).is_file());
+    present.map(|name| Ok(CarriedFile { name: (*name).to_owned(), blake3: copy_file(from, to, name)? })).collect()
+}
+
+/// Copies one file in pieces, since tokenizers can be tens of megabytes; returns the hash of its content.
+fn copy_file(from: &Path, to: &Path, name: &str) -> Result<String> {
+    let (source, target) = (from.join(name), to.join(name));
+    let mut reader = File::open(&source).map_err(Error::io("read", &source))?;
+    let mut writer = File::create(&target).map_err(Error::io("write", &target))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = reader.read(&mut piece).map_err(Error::io("read", &source))?;
+        if length == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
         }
+        hasher.update(&piece[..length]);
+        writer.write_all(&piece[..length]).map_err(Error::io("write", &target))?;
     }
-    Ok(files)
 }

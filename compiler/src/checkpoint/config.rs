@@ -5,7 +5,7 @@
 //! | `dtype` | `torch_dtype` |
 //! | `rope_parameters: {rope_theta, rope_type, …}` | `rope_theta`, `rope_scaling` (absent where the type is `default`) |
 //! | `rope_parameters: {full_attention: …, sliding_attention: …}` | the same for full attention, `rope_local_base_freq` for sliding |
-//! | `layer_types` | absent where the family's own rule says the same; see [`layers`](super::layers) |
+//! | `layer_types` | absent where the family's own rule says the same |
 //! | `image_token_id` | `image_token_index` |
 //!
 //! Keys that say nothing about the model are dropped: `transformers_version` and those that begin with `_`.
@@ -27,9 +27,9 @@ const NESTED: [&str; 2] = ["text_config", "vision_config"];
 ///
 /// # Errors
 /// Two spellings of a key are there and contradict each other, or a key cannot be told in transformers 4's terms.
-pub fn normalise(config: Map<String, Value>) -> Result<Map<String, Value>> {
+pub fn normalize(config: Map<String, Value>) -> Result<Map<String, Value>> {
     let mut config = Scope { map: config, prefix: String::new() };
-    config.normalise()?;
+    config.normalize()?;
     Ok(config.map)
 }
 
@@ -40,7 +40,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn normalise(&mut self) -> Result<()> {
+    fn normalize(&mut self) -> Result<()> {
         if let Some(pattern) = self.map.remove("_sliding_window_pattern") {
             self.set("sliding_window_pattern", pattern)?;
         }
@@ -59,7 +59,7 @@ impl Scope {
             match self.map.remove(key) {
                 Some(Value::Object(map)) => {
                     let mut nested = Scope { map, prefix: format!("{}{key}.", self.prefix) };
-                    nested.normalise()?;
+                    nested.normalize()?;
                     self.map.insert(key.to_owned(), Value::Object(nested.map));
                 }
                 Some(Value::Null) | None => {}
@@ -186,10 +186,10 @@ mod tests {
             if family == "quantization" || family.ends_with(".md") {
                 continue;
             }
-            let new = normalise(read(&format!("tests/golden/{family}/config.json"))).unwrap();
-            let old = normalise(read(&format!("tests/golden/{family}/config_v4.json"))).unwrap();
+            let new = normalize(read(&format!("tests/golden/{family}/config.json"))).unwrap();
+            let old = normalize(read(&format!("tests/golden/{family}/config_v4.json"))).unwrap();
             assert_eq!(json!(new).to_string(), json!(old).to_string(), "{family}");
-            assert_eq!(normalise(new.clone()).unwrap(), new, "{family} is stable");
+            assert_eq!(normalize(new.clone()).unwrap(), new, "{family} is stable");
             assert!(!new.contains_key("layer_types") && !new.contains_key("rope_parameters"), "{family}");
             compared += 1;
         }
@@ -199,7 +199,7 @@ mod tests {
     #[track_caller]
     fn check(config: Value, expected: Expect) {
         let Value::Object(map) = config else { panic!("not an object") };
-        let text = match normalise(map) {
+        let text = match normalize(map) {
             Ok(map) => json!(map).to_string(),
             Err(error) => error.to_string(),
         };

@@ -12,6 +12,7 @@ use super::model_dir::{MODEL_SAFETENSORS, ModelDir, ModelJson, SourceFile, Tenso
 use super::problems::TensorProblems;
 use super::safetensors::{Layout, SafeTensors, TensorView, TensorWriter};
 use super::{Source, carried, names};
+use crate::arch;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::size::Size;
@@ -20,7 +21,7 @@ use crate::size::Size;
 const BLOCK: usize = 4 << 20;
 
 /// What a family says about the tensors of its checkpoints, in transformers 4's names.
-pub(crate) struct Needs<'a> {
+pub(super) struct Needs<'a> {
     /// Shape and role of every tensor that must be there.
     pub tensors: BTreeMap<String, (Vec<usize>, Role)>,
     /// Whether a tensor that may be there is of no use.
@@ -50,8 +51,26 @@ impl fmt::Display for ConvertReport {
     }
 }
 
+/// Converts the checkpoint in the directory `source` to a model directory at `out`, which may be missing, empty, or a
+/// model directory to replace.
+///
+/// Tensors keep their bytes and get the names of transformers 4; those of no use to the family are left out. What
+/// belongs to tokenizer and images is copied.
+///
+/// # Errors
+/// `source` is no complete checkpoint of a supported family, or `out` cannot be written; nothing is left at `out` then
+/// but what was there before.
+pub fn convert(source: &Path, out: &Path, progress: &dyn Progress) -> Result<(ModelDir, ConvertReport)> {
+    let source = Source::open(source)?;
+    let preprocessor = source.preprocessor()?;
+    let family = arch::parse(source.model_type(), source.config(), preprocessor.as_ref())
+        .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;
+    let tensors = family.tensors().into_iter().map(|spec| (spec.name, (spec.shape, spec.role))).collect();
+    convert_as(&source, &Needs { tensors, ignored: &|name| family.ignored(name) }, out, progress)
+}
+
 /// Writes `source` to `out` as a model directory whose tensors are those that `needs` tells.
-pub(crate) fn convert_as(
+pub(super) fn convert_as(
     source: &Source,
     needs: &Needs<'_>,
     out: &Path,
@@ -143,6 +162,7 @@ fn write(
 ) -> Result<Vec<SourceFile>> {
     let writer = TensorWriter::create(&out.join(MODEL_SAFETENSORS), layout)?;
     let shards = source.shards();
+    shards.iter().for_each(|shard| shard.mapping().will_read());
     let mut blocks = Vec::new();
     for (name, (shard, view)) in views {
         for (index, bytes) in view.bytes.chunks(BLOCK).enumerate() {
@@ -156,7 +176,7 @@ fn write(
             writer.write(name, offset, bytes)?;
             shards[shard].release(bytes);
             progress.advance(bytes.len() as u64);
-            Ok(())
+            Ok::<_, Error>(())
         })
     };
     let (hashes, copied) = rayon::join(|| shards.par_iter().map(|shard| hash(shard, progress)).collect(), copy);

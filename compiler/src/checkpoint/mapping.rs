@@ -31,12 +31,10 @@ impl Mapping {
         Ok(Mapping { map })
     }
 
-    /// Tells the kernel that `range` is about to be read in order. Only a hint: failures do not matter.
-    pub fn will_read(&self, range: Range<usize>) {
+    /// Tells the kernel that the file is about to be read from beginning to end. Only a hint: failures do not matter.
+    pub fn will_read(&self) {
         #[cfg(unix)]
-        let _ = self.map.advise_range(memmap2::Advice::Sequential, range.start, range.len());
-        #[cfg(not(unix))]
-        let _ = range;
+        let _ = self.map.advise(memmap2::Advice::Sequential);
     }
 
     /// Unmaps the pages of `range` until they are touched again, so that they do not count as resident memory.

@@ -17,7 +17,7 @@ mod problems;
 pub mod safetensors;
 mod source;
 
-pub use convert::ConvertReport;
+pub use convert::{ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};

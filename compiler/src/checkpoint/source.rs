@@ -43,7 +43,7 @@ impl Source {
         if !config_path.is_file() {
             return Err(not_checkpoint("it has no config.json; name the directory of a Hugging Face checkpoint"));
         }
-        let config = config::normalise(json::read_object(&config_path)?)?;
+        let config = config::normalize(json::read_object(&config_path)?)?;
         let model_type = match config.get("model_type") {
             Some(Value::String(model_type)) => model_type.clone(),
             _ => return Err(Error::json(&config_path, "has no `model_type`, which names the family of the model")),

@@ -217,4 +217,16 @@ impl Builder {
         let position = self.call(CallScalar::Position);
         self.one(Op::Attention(attention), &[q, k, v, position])
     }
+
+    /// Image rows in the place of embeddings.
+    #[track_caller]
+    pub fn overlay_rows(&mut self, x: ValueId, rows: ValueId, index: ValueId, weight: ValueId) -> ValueId {
+        self.one(Op::OverlayRows, &[x, rows, index, weight])
+    }
+
+    /// Patches of a picture as rows.
+    #[track_caller]
+    pub fn patchify(&mut self, pixels: ValueId, height: usize, width: usize, patch: usize) -> ValueId {
+        self.one(Op::Patchify { height, width, patch }, &[pixels])
+    }
 }

@@ -19,7 +19,9 @@ pub enum LowerError {
         why: String,
     },
     /// A state whose rows do not fill whole words.
-    #[error("state `{name}` has {columns} columns, and {float} rows must fill whole 32-bit words: use a scheme with f32 states")]
+    #[error(
+        "state `{name}` has {columns} columns, and {float} rows must fill whole 32-bit words: use a scheme with f32 states"
+    )]
     OddState {
         /// Name of the state.
         name: String,
@@ -77,6 +79,11 @@ impl LowerError {
     pub(super) fn unsupported(function: &str, index: usize, node: &Node, why: impl Into<String>) -> Self {
         let op = format!("{:?}", node.op);
         let end = op.find(|c: char| !c.is_alphanumeric()).unwrap_or(op.len());
-        LowerError::Unsupported { function: function.to_owned(), node: index, op: op[..end].to_owned(), why: why.into() }
+        LowerError::Unsupported {
+            function: function.to_owned(),
+            node: index,
+            op: op[..end].to_owned(),
+            why: why.into(),
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use dwindle_bundle::{Access, BufferKind};
-use dwindle_schemes::FloatType;
 
 use super::weights::{BINDING_GRANULE, Source, Weights};
 use super::{LowerError, LowerOptions};
@@ -25,8 +24,6 @@ pub struct NamedBuffer {
     pub name: String,
     /// State, input or output.
     pub kind: BufferKind,
-    /// Type of the elements of a state.
-    pub float: FloatType,
     /// Bytes, the most that any function needs.
     pub bytes: u64,
 }
@@ -111,13 +108,7 @@ impl<'a> Shared<'a> {
     }
 
     /// The buffer of this name, made as large as needed.
-    pub fn buffer(
-        &mut self,
-        name: &str,
-        kind: BufferKind,
-        float: FloatType,
-        bytes: u64,
-    ) -> Result<usize, LowerError> {
+    pub fn buffer(&mut self, name: &str, kind: BufferKind, bytes: u64) -> Result<usize, LowerError> {
         let hint = match kind {
             BufferKind::State => ": compile for a shorter context",
             _ => ": compile for fewer rows a call",
@@ -136,7 +127,7 @@ impl<'a> Shared<'a> {
             known.bytes = known.bytes.max(bytes);
             return Ok(index);
         }
-        self.named.push(NamedBuffer { name: name.to_owned(), kind, float, bytes });
+        self.named.push(NamedBuffer { name: name.to_owned(), kind, bytes });
         Ok(self.named.len() - 1)
     }
 

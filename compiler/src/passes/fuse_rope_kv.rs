@@ -94,26 +94,26 @@ mod tests {
             "graph f
             @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
             %qkv = input qkv : f32[rows, 8]
-            %k.old = state kv.0.k : f32[9, 2]
-            %v.old = state kv.0.v : f32[9, 2]
+            %k.old = state kv.0.k : f32[12, 2]
+            %v.old = state kv.0.v : f32[12, 2]
             %position = call position : u32[]
             %qs = slice %qkv {start=0, len=4} : f32[rows, 4]
             %ks = slice %qkv {start=4, len=2} : f32[rows, 2]
             %vs = slice %qkv {start=6, len=2} : f32[rows, 2]
             %q = rope %qs, %position {rope=@0} : f32[rows, 4]
             %kr = rope %ks, %position {rope=@0} : f32[rows, 2]
-            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[9, 2]
-            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[9, 2]
+            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[12, 2]
+            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[12, 2]
             %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
             return y=%y, kv.0.k=%k, kv.0.v=%v",
             expect![[r#"
                 graph f
                 @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
                 %qkv = input qkv : f32[rows, 8]
-                %k.old = state kv.0.k : f32[9, 2]
-                %v.old = state kv.0.v : f32[9, 2]
+                %k.old = state kv.0.k : f32[12, 2]
+                %v.old = state kv.0.v : f32[12, 2]
                 %position = call position : u32[]
-                %q, %k, %v = rope_write_kv %qkv, %k.old, %v.old, %position {n_heads=2, n_kv_heads=1, rope=@0} : f32[rows, 4], f32[9, 2], f32[9, 2]
+                %q, %k, %v = rope_write_kv %qkv, %k.old, %v.old, %position {n_heads=2, n_kv_heads=1, rope=@0} : f32[rows, 4], f32[12, 2], f32[12, 2]
                 %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
                 return y=%y, kv.0.k=%k, kv.0.v=%v
             "#]],
@@ -128,16 +128,16 @@ mod tests {
             @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
             @1 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.25]}
             %qkv = input qkv : f32[rows, 8]
-            %k.old = state kv.0.k : f32[9, 2]
-            %v.old = state kv.0.v : f32[9, 2]
+            %k.old = state kv.0.k : f32[12, 2]
+            %v.old = state kv.0.v : f32[12, 2]
             %position = call position : u32[]
             %qs = slice %qkv {start=0, len=4} : f32[rows, 4]
             %ks = slice %qkv {start=4, len=2} : f32[rows, 2]
             %vs = slice %qkv {start=6, len=2} : f32[rows, 2]
             %q = rope %qs, %position {rope=@0} : f32[rows, 4]
             %kr = rope %ks, %position {rope=@1} : f32[rows, 2]
-            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[9, 2]
-            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[9, 2]
+            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[12, 2]
+            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[12, 2]
             %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
             return y=%y, kv.0.k=%k, kv.0.v=%v",
         );
@@ -150,16 +150,16 @@ mod tests {
             "graph f
             @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
             %qkv = input qkv : f32[rows, 8]
-            %k.old = state kv.0.k : f32[9, 2]
-            %v.old = state kv.0.v : f32[9, 2]
+            %k.old = state kv.0.k : f32[12, 2]
+            %v.old = state kv.0.v : f32[12, 2]
             %position = call position : u32[]
             %qs = slice %qkv {start=0, len=4} : f32[rows, 4]
             %ks = slice %qkv {start=4, len=2} : f32[rows, 2]
             %vs = slice %qkv {start=6, len=2} : f32[rows, 2]
             %q = rope %qs, %position {rope=@0} : f32[rows, 4]
             %kr = rope %ks, %position {rope=@0} : f32[rows, 2]
-            %k = write_rows %k.old, %kr, %position {stride=2, offset=0} : f32[9, 2]
-            %v = write_rows %v.old, %vs, %position {stride=2, offset=0} : f32[9, 2]
+            %k = write_rows %k.old, %kr, %position {stride=2, offset=0} : f32[12, 2]
+            %v = write_rows %v.old, %vs, %position {stride=2, offset=0} : f32[12, 2]
             %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
             return y=%y, kv.0.k=%k, kv.0.v=%v",
         );
@@ -172,16 +172,16 @@ mod tests {
             "graph f
             @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
             %qkv = input qkv : f32[rows, 8]
-            %k.old = state kv.0.k : f32[9, 2]
-            %v.old = state kv.0.v : f32[9, 2]
+            %k.old = state kv.0.k : f32[12, 2]
+            %v.old = state kv.0.v : f32[12, 2]
             %position = call position : u32[]
             %qs = slice %qkv {start=0, len=4} : f32[rows, 4]
             %ks = slice %qkv {start=2, len=2} : f32[rows, 2]
             %vs = slice %qkv {start=6, len=2} : f32[rows, 2]
             %q = rope %qs, %position {rope=@0} : f32[rows, 4]
             %kr = rope %ks, %position {rope=@0} : f32[rows, 2]
-            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[9, 2]
-            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[9, 2]
+            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[12, 2]
+            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[12, 2]
             %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
             return y=%y, kv.0.k=%k, kv.0.v=%v",
         );
@@ -194,16 +194,16 @@ mod tests {
             "graph f
             @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
             %qkv = input qkv : f32[rows, 8]
-            %k.old = state kv.0.k : f32[9, 2]
-            %v.old = state kv.0.v : f32[9, 2]
+            %k.old = state kv.0.k : f32[12, 2]
+            %v.old = state kv.0.v : f32[12, 2]
             %position = call position : u32[]
             %qs = slice %qkv {start=0, len=4} : f32[rows, 4]
             %ks = slice %qkv {start=4, len=2} : f32[rows, 2]
             %vs = slice %qkv {start=6, len=2} : f32[rows, 2]
             %q = rope %qs, %position {rope=@0} : f32[rows, 4]
             %kr = rope %ks, %position {rope=@0} : f32[rows, 2]
-            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[9, 2]
-            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[9, 2]
+            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[12, 2]
+            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[12, 2]
             %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
             return y=%y, kv.0.k=%k, kv.0.v=%v, rotated=%kr",
         );
@@ -216,8 +216,8 @@ mod tests {
             "graph f
             @0 = rope {head_dim=2, magnitude=1.0, inv_freq=[0.5]}
             %qkv = input qkv : f32[rows, 8]
-            %k.old = state kv.0.k : f32[9, 2]
-            %v.old = state kv.0.v : f32[9, 2]
+            %k.old = state kv.0.k : f32[12, 2]
+            %v.old = state kv.0.v : f32[12, 2]
             %position = call position : u32[]
             %qs = slice %qkv {start=0, len=4} : f32[rows, 4]
             %ks = slice %qkv {start=4, len=2} : f32[rows, 2]
@@ -226,8 +226,8 @@ mod tests {
             %n = weight n : f32[2]
             %kn = rms_norm %ks, %n {eps=1e-6} : f32[rows, 2]
             %kr = rope %kn, %position {rope=@0} : f32[rows, 2]
-            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[9, 2]
-            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[9, 2]
+            %k = write_rows %k.old, %kr, %position {stride=1, offset=0} : f32[12, 2]
+            %v = write_rows %v.old, %vs, %position {stride=1, offset=0} : f32[12, 2]
             %y = attention %q, %k, %v, %position {n_heads=2, n_kv_heads=1, head_dim=2, scale=0.7, causal} : f32[rows, 4]
             return y=%y, kv.0.k=%k, kv.0.v=%v",
         );

@@ -54,7 +54,7 @@ fn codes(words: &[u8], grouped: &Grouped, shape: &[usize]) -> Vec<u32> {
         for column in 0..columns {
             let word = row * grouped.words(columns) + column / per_word;
             let word = u32::from_le_bytes(words[word * 4..][..4].try_into().unwrap());
-            codes.push(word >> (column % per_word) as u32 * grouped.bits & grouped.max_code());
+            codes.push((word >> ((column % per_word) as u32 * grouped.bits)) & grouped.max_code());
         }
     }
     codes

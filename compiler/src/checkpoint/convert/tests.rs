@@ -54,6 +54,47 @@ fn bytes_do_not_depend_on_threads() {
     assert_eq!(convert(1), convert(2));
 }
 
+/// Every published spelling of the families here has the tensors that its family needs.
+#[test]
+fn golden_and_demo_checkpoints_fit_their_families() {
+    let mut converted = 0;
+    for entry in fs::read_dir(golden("")).unwrap().chain(fs::read_dir(golden("../../demo")).unwrap()) {
+        let path = entry.unwrap().path();
+        let Ok(source) = Source::open(&path) else { continue };
+        if !arch::families().any(|family| family == source.model_type()) {
+            continue;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let (model, report) = convert(&path, &root.path().join("out"), &Silent).unwrap();
+        // What a tower that is read before its last norm does not need.
+        let useless = |name: &String| name.starts_with("vision_tower.vision_model.post_layernorm.");
+        assert!(report.ignored.iter().all(useless), "{}: {report}", path.display());
+        assert_eq!(model.model.tensors.len() + report.ignored.len(), source.tensors().count());
+        converted += 1;
+    }
+    assert!(converted >= 7, "{converted}");
+}
+
+#[test]
+fn unknown_families() {
+    let directory = checkpoint(&json!({"model_type": "mamba"}), &[]);
+    let error = convert(directory.path(), &directory.path().join("out"), &Silent).unwrap_err();
+    let text = error.to_string().replace(&directory.path().display().to_string(), "DIR");
+    assert!(text.starts_with("DIR: model_type `mamba` is not supported"), "{text}");
+    assert!(arch::families().all(|family| text.contains(family)), "{text}");
+}
+
+/// What is wrong with a configuration is told with its place.
+#[test]
+fn families_refuse_with_the_place() {
+    let directory = checkpoint(&json!({"model_type": "gemma2"}), &[]);
+    let error = convert(directory.path(), &directory.path().join("out"), &Silent).unwrap_err();
+    assert!(matches!(&error, Error::Family { path, .. } if path == directory.path()), "{error}");
+    fs::write(directory.path().join("preprocessor_config.json"), "{").unwrap();
+    let error = convert(directory.path(), &directory.path().join("out"), &Silent).unwrap_err();
+    assert!(matches!(&error, Error::Json { path, .. } if path.ends_with("preprocessor_config.json")), "{error}");
+}
+
 fn text() -> Value {
     json!({"model_type": "gemma", "num_hidden_layers": 1})
 }

@@ -100,7 +100,7 @@ fn check(tensor: &RawTensor, start: usize, data: usize) -> Result<Entry, String>
 
 /// Orders entries by place and checks that they fill the file after the header.
 fn check_contiguous(entries: &mut [(String, Entry)], start: usize, file: usize) -> Result<(), String> {
-    entries.sort_by(|(_, a), (_, b)| (a.bytes.start, a.bytes.end).cmp(&(b.bytes.start, b.bytes.end)));
+    entries.sort_by_key(|(_, entry)| (entry.bytes.start, entry.bytes.end));
     let mut position = start;
     for (name, entry) in entries.iter() {
         let begin = entry.bytes.start;

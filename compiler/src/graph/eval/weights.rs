@@ -1,6 +1,6 @@
 //! Constant data: recipes over stored tensors, and stored matrices as f32.
 
-use dwindle_schemes::{Format, Grouped};
+use dwindle_schemes::Format;
 use half::{bf16, f16};
 
 use super::super::recipe::{Recipe, Stored, Tensors};
@@ -64,19 +64,10 @@ pub fn dequantize(format: Format, columns: usize, first: &Tensor, scales: Option
             if first.columns() != words || scales.columns() != groups || first.rows() != scales.rows() {
                 return Err(format!("codes {:?} with scales {:?}", first.shape(), scales.shape()));
             }
-            let scales = scales.widened()?;
-            let mut values = Vec::with_capacity(first.rows() * columns);
-            for (codes, scales) in first.words()?.chunks_exact(words).zip(scales.chunks_exact(groups)) {
-                values.extend((0..columns).map(|column| decode(&grouped, codes, scales, column)));
-            }
+            let mut values = vec![0.0; first.rows() * columns];
+            dwindle_quant::decode_rows(first.words()?, &scales.widened()?, columns, &grouped, &mut values)
+                .map_err(|error| error.to_string())?;
             Tensor::new(vec![first.rows(), columns], Data::F32(values))
         }
     }
-}
-
-/// `(code - zero) * scale` of one column, which leaves out the padding of the last group.
-fn decode(grouped: &Grouped, codes: &[u32], scales: &[f32], column: usize) -> f32 {
-    let per_word = grouped.codes_per_word();
-    let code = (codes[column / per_word] >> ((column % per_word) as u32 * grouped.bits)) & grouped.max_code();
-    (code as f32 - grouped.zero() as f32) * scales[column / grouped.group]
 }

@@ -1,0 +1,44 @@
+//! Gemma 1 (Gemma Team 2024, arXiv 2403.08295; transformers' `modeling_gemma.py`).
+
+use serde_json::{Map, Value};
+
+use super::decoder::{Decoder, plain};
+use super::error::Error;
+use super::keys::{Keys, Problems};
+use super::text::TextModel;
+use super::{Family, Shape};
+use crate::graph::Activation;
+
+/// Spellings of the gate's activation: the first configurations said `gelu` and meant its tanh form, which transformers uses
+/// whatever `hidden_act` says.
+pub const HIDDEN_ACT: &[(&str, Activation)] =
+    &[("gelu", Activation::GeluTanh), ("gelu_pytorch_tanh", Activation::GeluTanh)];
+
+/// Understands a configuration.
+pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn Family>, Error> {
+    let mut keys = Keys::new("", config);
+    let shape = Shape::read(&mut keys, Some(256), 8192);
+    plain(&mut keys);
+    keys.choice("hidden_act", Activation::GeluTanh, HIDDEN_ACT);
+    let activation = keys.choice("hidden_activation", Activation::GeluTanh, &HIDDEN_ACT[1..]);
+    let decoder = Decoder {
+        prefix: "",
+        rms_norm_eps: keys.float("rms_norm_eps", 1e-6) as f32,
+        rope_theta: keys.float("rope_theta", 10000.0),
+        activation,
+        tied: keys.flag("tie_word_embeddings", true),
+        qkv_bias: false,
+        norm_adds_one: true,
+        post_norms: false,
+        embedding_scale: Some((shape.hidden_size as f64).sqrt() as f32),
+        attention_scale: (shape.head_dim as f64).powf(-0.5) as f32,
+        attention_soft_cap: None,
+        final_soft_cap: None,
+        windows: vec![None; shape.n_layers],
+        shape,
+    };
+    let mut problems = Problems::default();
+    keys.finish(&mut problems);
+    problems.check("gemma")?;
+    Ok(Box::new(TextModel { name: "gemma", decoder }))
+}

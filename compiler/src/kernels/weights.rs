@@ -1,0 +1,266 @@
+//! Stored matrices in WGSL: bindings and the functions that decode them, for every format.
+//!
+//! A matrix row is a run of *blocks*: what one vector load brings (a vec4 of words where a group fills it), all under
+//! one scale. Within a block values come in vec4s. A code is not shifted down: it is masked in place and read as an
+//! integer, so it comes out multiplied by a power of two, and that power is divided out elsewhere (from x where x is
+//! reused by several rows, from the scale otherwise). This saves most of the shifts. Bits above 23 would not be exact in
+//! a float, so codes there are taken from the word shifted right by 16.
+
+use std::fmt::Write;
+
+use dwindle_bundle::Access;
+use dwindle_schemes::{FloatType, Format, Grouped};
+
+use super::Error;
+use super::prelude::Prelude;
+
+/// A stored matrix `[n, k]`, as kernels see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights {
+    /// How it is stored.
+    pub format: Format,
+    /// Columns without padding.
+    pub k: usize,
+    /// Words of a block.
+    words: usize,
+    /// Values of a block.
+    pub values: usize,
+}
+
+impl Weights {
+    /// A matrix of rows of `k` values, or an error for formats that devices cannot read.
+    pub(super) fn new(kernel: &'static str, format: Format, k: usize) -> Result<Self, Error> {
+        let (words, values) = match format {
+            Format::Plain(FloatType::F32) => (4, 4),
+            Format::Plain(FloatType::F16) => (4, 8),
+            Format::Grouped(g) if g.scale != FloatType::Bf16 => {
+                let words = [4, 2, 1].into_iter().find(|n| g.words_per_group().is_multiple_of(*n)).unwrap_or(1);
+                (words, words * g.codes_per_word())
+            }
+            Format::Plain(FloatType::Bf16) | Format::Grouped(_) => {
+                return Err(Error::Unsupported {
+                    kernel,
+                    what: format!("matrices stored as {format}"),
+                    advice: "store values or scales as f16 or f32",
+                });
+            }
+        };
+        Ok(Weights { format, k, words, values })
+    }
+
+    /// Blocks of a row.
+    pub(super) fn row_blocks(&self) -> usize {
+        match self.format {
+            Format::Plain(_) => self.k.div_ceil(self.values),
+            Format::Grouped(g) => g.words(self.k) / self.words,
+        }
+    }
+
+    /// vec4s of a block; the last may be half full (three-bit words hold ten codes).
+    pub(super) fn vectors(&self) -> usize {
+        self.values.div_ceil(4)
+    }
+
+    /// Whether x can be loaded by vec4s: its rows and all blocks begin at multiples of 4.
+    pub(super) fn x_aligned(&self) -> bool {
+        self.k.is_multiple_of(4) && self.values.is_multiple_of(4)
+    }
+
+    /// Declares the bindings and `scale_of`.
+    pub(super) fn bind(&self, prelude: &mut Prelude) {
+        let word = ["u32", "vec2<u32>", "", "vec4<u32>"][self.words - 1];
+        match self.format {
+            Format::Plain(FloatType::F32) => prelude.bind("weights", Access::Read, "vec4<f32>"),
+            Format::Plain(_) => prelude.bind("weights", Access::Read, word),
+            Format::Grouped(g) => {
+                let scale = if g.scale == FloatType::F32 { "f32" } else { "u32" };
+                prelude.bind("weights", Access::Read, word).bind("scales", Access::Read, scale)
+            }
+        };
+        prelude.constant("ROW_BLOCKS", self.row_blocks()).constant("BLOCK", self.values);
+        prelude.constant("BLOCK_VECTORS", self.vectors());
+        if let Format::Grouped(g) = self.format {
+            prelude.push(scale_text(g, g.group / self.values, g.groups(self.k)));
+        }
+    }
+
+    /// The `index`th vec4 of a block loaded as `code` (and `high`, the same shifted right by 16), in f32. Grouped: codes
+    /// times [`factors`](Self::factors), without zero and scale.
+    fn vector(&self, code: &str, high: &str, index: usize) -> String {
+        let component =
+            |i: usize| if self.words == 1 { String::new() } else { format!(".{}", ["x", "y", "z", "w"][i]) };
+        match self.format {
+            Format::Plain(FloatType::F32) => code.to_owned(),
+            Format::Plain(_) => {
+                let pair = |i: usize| format!("unpack2x16float({code}{})", component(i));
+                format!("vec4<f32>({}, {})", pair(2 * index), pair(2 * index + 1))
+            }
+            Format::Grouped(g) => {
+                let (mut sources, mut masks) = (Vec::new(), Vec::new());
+                for value in 4 * index..4 * index + 4 {
+                    let (word, shift, from_high) = self.place(g, value);
+                    let mask = if value < self.values { g.max_code() << shift } else { 0 };
+                    sources.push(format!("{}{}", if from_high { high } else { code }, component(word)));
+                    masks.push(format!("{mask:#x}u"));
+                }
+                format!("vec4<f32>(vec4<i32>(vec4<u32>({}) & vec4<u32>({})))", sources.join(", "), masks.join(", "))
+            }
+        }
+    }
+
+    /// Word of a value of a block, the shift at which it is masked, and whether from the word shifted by 16.
+    fn place(&self, g: Grouped, value: usize) -> (usize, u32, bool) {
+        let value = value.min(self.values - 1);
+        let shift = (value % g.codes_per_word()) as u32 * g.bits;
+        let from_high = shift + g.bits > 24;
+        (value / g.codes_per_word(), if from_high { shift - 16 } else { shift }, from_high)
+    }
+
+    /// What undoes the masking in place: a vec4 of powers of two, or `None` for plain floats.
+    pub(super) fn factors(&self, index: usize) -> Option<String> {
+        let Format::Grouped(g) = self.format else { return None };
+        let factor = |value: usize| format!("{:?}", 1.0 / (1u64 << self.place(g, value).1) as f64);
+        Some(format!("vec4<f32>({})", (4 * index..4 * index + 4).map(factor).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// `dot_block(row, block, x: XBlock) -> f32`: the product of a block of a row with a block of x, whose vectors were
+    /// multiplied by [`factors`](Self::factors).
+    pub(super) fn dot_block_text(&self) -> String {
+        let mut text = "fn dot_block(row: u32, block: u32, x: XBlock) -> f32 {\n    \
+                        let code = weights[row * ROW_BLOCKS + block];\n"
+            .to_owned();
+        let high = if self.needs_high() { self.high("code") } else { String::new() };
+        if !high.is_empty() {
+            text += &format!("    let high = {high};\n");
+        }
+        let products: Vec<_> =
+            (0..self.vectors()).map(|i| format!("dot({}, x.v{i})", self.vector("code", "high", i))).collect();
+        let sum = products.join("\n        + ");
+        match self.format {
+            Format::Plain(_) => text += &format!("    return {sum};\n}}"),
+            Format::Grouped(g) => {
+                text += &format!("    let sum = {sum};\n");
+                text += &format!("    return scale_of(row, block) * (sum - {}.0 * x.total);\n}}", g.zero());
+            }
+        }
+        text
+    }
+
+    /// `multiply_block(row, block, column)`: decodes a block of rows `row .. row + 4` and calls `step` with each four columns
+    /// of them as a matrix (a column of the matrix for each row) and the place of these columns in x's tile.
+    pub(super) fn multiply_block_text(&self) -> String {
+        let mut text = "fn multiply_block(row: u32, block: u32, column: u32) {\n".to_owned();
+        let line = |text: &mut String, line: String| {
+            writeln!(text, "    {line}").expect("writing to a string cannot fail");
+        };
+        for r in 0..4 {
+            line(&mut text, format!("let row{r} = min(row + {r}u, N - 1u);"));
+            line(&mut text, format!("let code{r} = weights[row{r} * ROW_BLOCKS + block];"));
+            if let Format::Grouped(g) = self.format {
+                if self.needs_high() {
+                    line(&mut text, format!("let high{r} = {};", self.high(&format!("code{r}"))));
+                }
+                line(&mut text, format!("let scale{r} = scale_of(row{r}, block);"));
+                line(&mut text, format!("let zero{r} = vec4<f32>({}.0 * scale{r});", g.zero()));
+            }
+        }
+        for i in 0..self.vectors() {
+            let vector = |r: usize| {
+                let codes = self.vector(&format!("code{r}"), &format!("high{r}"), i);
+                match self.factors(i) {
+                    None => codes,
+                    Some(factors) => format!("{codes} * (scale{r} * {factors}) - zero{r}"),
+                }
+            };
+            let columns: Vec<_> = (0..4).map(vector).collect();
+            line(&mut text, format!("step(mat4x4<f32>(\n        {}), column + {i}u);", columns.join(",\n        ")));
+        }
+        text + "}"
+    }
+
+    /// `weight(row, column) -> f32`: one value, for kernels that read few.
+    pub(super) fn value_text(&self) -> String {
+        let index = |per_load: usize| format!("row * ROW_BLOCKS + column / {per_load}u");
+        let body = match self.format {
+            Format::Plain(FloatType::F32) => format!("return weights[{}][column % 4u];", index(4)),
+            Format::Plain(_) => format!(
+                "let pair = unpack2x16float(weights[{}][column / 2u % 4u]);\n    \
+                 return select(pair.x, pair.y, column % 2u == 1u);",
+                index(8)
+            ),
+            Format::Grouped(g) => {
+                let per_word = g.codes_per_word();
+                let word =
+                    if self.words == 1 { String::new() } else { format!("[column / {per_word}u % {}u]", self.words) };
+                format!(
+                    "let block = column / BLOCK;\n    \
+                     let word = weights[row * ROW_BLOCKS + block]{word};\n    \
+                     let code = (word >> (column % {per_word}u * {}u)) & {}u;\n    \
+                     return (f32(code) - {}.0) * scale_of(row, block);",
+                    g.bits,
+                    g.max_code(),
+                    g.zero()
+                )
+            }
+        };
+        format!("fn weight(row: u32, column: u32) -> f32 {{\n    {body}\n}}")
+    }
+
+    fn needs_high(&self) -> bool {
+        match self.format {
+            Format::Plain(_) => false,
+            Format::Grouped(g) => (0..self.values).any(|value| self.place(g, value).2),
+        }
+    }
+
+    fn high(&self, code: &str) -> String {
+        match self.words {
+            1 => format!("{code} >> 16u"),
+            words => format!("{code} >> vec{words}<u32>(16u)"),
+        }
+    }
+}
+
+/// `scale_of(row, block)`.
+fn scale_text(g: Grouped, blocks_per_group: usize, groups: usize) -> String {
+    let group = if blocks_per_group == 1 { "block".to_owned() } else { format!("block / {blocks_per_group}u") };
+    let index = format!("row * {groups}u + {group}");
+    let body = if g.scale == FloatType::F32 {
+        format!("return scales[{index}];")
+    } else {
+        format!(
+            "let index = {index};\n    let pair = unpack2x16float(scales[index / 2u]);\n    \
+             return select(pair.x, pair.y, index % 2u == 1u);"
+        )
+    };
+    format!("fn scale_of(row: u32, block: u32) -> f32 {{\n    {body}\n}}")
+}
+
+/// `x4(row, column)`: four values of x from a column that is a multiple of 4 (or of the block, where blocks are not), zero from
+/// column K on and, in a half-full last vector, beyond the block; `norm4(column)`: the norm's weights likewise.
+pub(super) fn x_text(weights: &Weights, norm: bool) -> String {
+    let load = |function: &str, parameters: &str, array: &str, start: &str| {
+        if weights.x_aligned() {
+            return format!(
+                "fn {function}({parameters}column: u32) -> vec4<f32> {{\n    \
+                 if (column >= K) {{ return vec4<f32>(); }}\n    \
+                 return {array}[({start}column) / 4u];\n}}\n"
+            );
+        }
+        let mut text = format!("fn {function}({parameters}column: u32) -> vec4<f32> {{\n    var four = vec4<f32>();\n");
+        if weights.values.is_multiple_of(4) {
+            text += "    let end = K;\n";
+        } else {
+            text += "    let end = min(K, (column / BLOCK + 1u) * BLOCK);\n";
+        }
+        for i in 0..4 {
+            text += &format!("    if (column + {i}u < end) {{ four[{i}] = {array}[{start}column + {i}u]; }}\n");
+        }
+        text + "    return four;\n}\n"
+    };
+    let mut text = load("x4", "row: u32, ", "x", "row * K + ");
+    if norm {
+        text += &load("norm4", "", "norm_weight", "");
+    }
+    text
+}

@@ -1,0 +1,256 @@
+//! A checkpoint's chat template: the conversation as one text, in Jinja as Hugging Face's libraries understand it.
+//!
+//! Templates come with downloaded checkpoints, so they are untrusted: they run with a limit on steps, depth and
+//! output, and have no access to anything but the conversation.
+
+mod date;
+mod dialect;
+mod generation;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use minijinja::{Environment, Value, context};
+
+/// A template cannot be read or refuses a conversation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It is no Jinja.
+    #[error("line {line} of the {what} is not understood: {reason}")]
+    Syntax {
+        /// `chat template` or `handover template`.
+        what: &'static str,
+        /// From 1; 0 where unknown.
+        line: usize,
+        /// What Jinja says.
+        reason: String,
+    },
+    /// It fails.
+    #[error("line {line} of the {what} fails: {reason}")]
+    Render {
+        /// `chat template` or `handover template`.
+        what: &'static str,
+        /// From 1; 0 where unknown.
+        line: usize,
+        /// What Jinja says.
+        reason: String,
+    },
+    /// It refuses the conversation by `raise_exception`.
+    #[error("the {what} refuses this conversation (line {line}): {message}")]
+    Refused {
+        /// `chat template` or `handover template`.
+        what: &'static str,
+        /// From 1; 0 where unknown.
+        line: usize,
+        /// What it says.
+        message: String,
+    },
+    /// It runs or writes without end.
+    #[error("the {what} was stopped{}: it takes more than {limit}", at(*line))]
+    Endless {
+        /// `chat template` or `handover template`.
+        what: &'static str,
+        /// From 1; 0 where unknown.
+        line: usize,
+        /// The limit that was reached.
+        limit: String,
+    },
+    /// It leaves out what the user says.
+    #[error("the chat template leaves out the user's message; its model cannot be talked to, only `--raw` works")]
+    Silent,
+}
+
+fn at(line: usize) -> String {
+    if line == 0 { String::new() } else { format!(" at line {line}") }
+}
+
+/// Who says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions that stand before the conversation.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One contribution to a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub text: String,
+    /// How many pictures go with it; they stand before the text.
+    pub pictures: usize,
+}
+
+impl Message {
+    /// A message without pictures.
+    pub fn new(role: Role, text: impl Into<String>) -> Message {
+        Message { role, text: text.into(), pictures: 0 }
+    }
+}
+
+/// What a template wants a message's content to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// A string. Pictures' placeholders are written into it.
+    Text,
+    /// A list like `[{"type": "image"}, {"type": "text", "text": "…"}]`. The template writes the placeholders.
+    Parts,
+}
+
+/// A chat template and how it wants to be used.
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+    special_tokens: BTreeMap<String, String>,
+    placeholder: Option<String>,
+    content: Content,
+    /// Whether it takes messages of the role `system`.
+    system: bool,
+}
+
+const CHAT: &str = "chat template";
+const HANDOVER: &str = "handover template";
+
+impl Template {
+    /// Reads a chat template and tries it out: whether it wants content as a list or as a string, and whether it
+    /// knows the role `system`.
+    ///
+    /// `special_tokens` are the texts it may refer to (`bos_token`, …), `placeholder` is what stands for a picture, for models that
+    /// see. `now` is the time that `strftime_now` gives, the same for the whole conversation, so that what is
+    /// cached of it stays valid.
+    ///
+    /// # Errors
+    /// [`Error::Syntax`]; what it says about a conversation of one short message; [`Error::Silent`].
+    pub fn parse(
+        source: &str,
+        special_tokens: &BTreeMap<String, String>,
+        placeholder: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Template, Error> {
+        let mut template = Template {
+            environment: dialect::environment(CHAT, source, now)?,
+            special_tokens: special_tokens.clone(),
+            placeholder: placeholder.map(str::to_owned),
+            content: Content::Text,
+            system: true,
+        };
+        template.content = template.find_content()?;
+        // A template that does not know the role may refuse it or say nothing of it.
+        const INSTRUCTION: &str = "Yk3 instruction";
+        let messages = [Message::new(Role::System, INSTRUCTION), Message::new(Role::User, PROBE)];
+        template.system = template.render(&messages, true).is_ok_and(|text| text.contains(INSTRUCTION));
+        Ok(template)
+    }
+
+    fn find_content(&mut self) -> Result<Content, Error> {
+        let as_text = self.probe(Content::Text, 0);
+        if let Some(placeholder) = self.placeholder.clone() {
+            // Writing each picture's placeholder once, not the list as Python would print it.
+            let count = |text: &str| text.matches(&placeholder).count();
+            let (none, two) = (self.probe(Content::Parts, 0), self.probe(Content::Parts, 2));
+            if none.is_ok_and(|none| two.is_ok_and(|two| count(&two) == count(&none) + 2)) {
+                return Ok(Content::Parts);
+            }
+        }
+        match as_text {
+            Ok(_) => Ok(Content::Text),
+            // What it says about a string is what people know from elsewhere.
+            Err(error) => self.probe(Content::Parts, 0).map(|_| Content::Parts).map_err(|_| error),
+        }
+    }
+
+    /// What it makes of a short message with content of this kind, if that is in it.
+    fn probe(&mut self, content: Content, pictures: usize) -> Result<String, Error> {
+        self.content = content;
+        let text = self.render(&[Message { pictures, ..Message::new(Role::User, PROBE) }], true)?;
+        if text.contains(PROBE) { Ok(text) } else { Err(Error::Silent) }
+    }
+
+    /// The conversation as text; with `generation_prompt` up to where the answer begins.
+    ///
+    /// Where the template does not know the role `system`, that message's text stands before the first user's,
+    /// with an empty line between them.
+    ///
+    /// # Errors
+    /// [`Error::Render`], [`Error::Refused`], [`Error::Endless`].
+    pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, Error> {
+        let mut shown: Vec<Message> = Vec::with_capacity(messages.len());
+        let mut instructions = String::new();
+        for message in messages {
+            let mut message = message.clone();
+            match message.role {
+                Role::System if !self.system => {
+                    instructions += &message.text;
+                    instructions += "\n\n";
+                    continue;
+                }
+                Role::User => message.text.insert_str(0, &std::mem::take(&mut instructions)),
+                _ => {}
+            }
+            shown.push(message);
+        }
+        let messages: Vec<Value> = shown.iter().map(|message| self.message(message)).collect();
+        let own = context! { messages, add_generation_prompt => generation_prompt, tools => (), documents => () };
+        let special_tokens =
+            Value::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        dialect::render(&self.environment, CHAT, context! { ..own, ..special_tokens })
+    }
+
+    fn message(&self, message: &Message) -> Value {
+        let content = match self.content {
+            Content::Text => {
+                let placeholder = self.placeholder.as_deref().unwrap_or("");
+                let mut text = format!("{placeholder}\n").repeat(message.pictures);
+                text += &message.text;
+                Value::from(text)
+            }
+            Content::Parts => {
+                let pictures = std::iter::repeat_n(context! { type => "image" }, message.pictures);
+                let text = context! { type => "text", text => message.text.as_str() };
+                pictures.chain([text]).collect()
+            }
+        };
+        let role = match message.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        context! { role, content }
+    }
+}
+
+/// A message that stands nowhere else.
+const PROBE: &str = "Xq7 probe";
+
+/// How descriptions of pictures are told to a model that cannot see them.
+#[derive(Debug)]
+pub struct Handover {
+    environment: Environment<'static>,
+}
+
+impl Handover {
+    /// Reads a template of `descriptions` and `message`.
+    ///
+    /// # Errors
+    /// [`Error::Syntax`].
+    pub fn parse(source: &str) -> Result<Handover, Error> {
+        Ok(Handover { environment: dialect::environment(HANDOVER, source, SystemTime::UNIX_EPOCH)? })
+    }
+
+    /// The user's turn.
+    ///
+    /// # Errors
+    /// [`Error::Render`], [`Error::Refused`], [`Error::Endless`].
+    pub fn render(&self, descriptions: &[String], message: &str) -> Result<String, Error> {
+        dialect::render(&self.environment, HANDOVER, context! { descriptions => descriptions.to_vec(), message })
+    }
+}
+
+#[cfg(test)]
+mod tests;
