@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use dwindle_runtime::image::Picture;
-use dwindle_runtime::{Conversation, Finish};
+use dwindle_runtime::chat::Finish;
+use dwindle_runtime::Conversation;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
@@ -23,7 +24,7 @@ Ctrl-C stops an answer.";
 const DEFAULT_QUESTION: &str = "What do you see?";
 
 /// Chats until the input ends. Where stdin is no terminal, each of its lines is a message.
-pub fn interactive(conversation: &mut Conversation<'_>, options: &Options) -> Result<()> {
+pub fn interactive(conversation: &mut Conversation, options: &Options) -> Result<()> {
     let mut chat = Chat { conversation, waiting: Vec::new() };
     for path in &options.image {
         chat.add_picture(path)?;
@@ -36,8 +37,8 @@ pub fn interactive(conversation: &mut Conversation<'_>, options: &Options) -> Re
     }
 }
 
-struct Chat<'a, 'b> {
-    conversation: &'a mut Conversation<'b>,
+struct Chat<'a> {
+    conversation: &'a mut Conversation,
     /// Pictures that go with the next message.
     waiting: Vec<Picture>,
 }
@@ -49,7 +50,7 @@ enum Next {
     Leave,
 }
 
-impl Chat<'_, '_> {
+impl Chat<'_> {
     fn greet(&self) {
         eprintln!("dwindle {} · {} · {}", env!("CARGO_PKG_VERSION"), self.conversation.model_names().join(" + "), self.conversation.device_name());
         eprintln!("Type a message; name a picture's path in it to show one. /help lists the commands.");
@@ -101,7 +102,7 @@ impl Chat<'_, '_> {
             ("/exit" | "/quit", _) => return Ok(Next::Leave),
             ("/help", _) => eprintln!("{HELP}"),
             ("/reset", _) => {
-                self.conversation.reset();
+                self.conversation.reset()?;
                 self.waiting.clear();
                 eprintln!("The conversation begins anew.");
             }
