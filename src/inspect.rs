@@ -80,17 +80,15 @@ fn overview(directory: &ModelDir, as_json: bool) -> Result<String> {
     let mut text = format!("family     {}\n", model.family);
     text += &format!("scheme     {}", model.scheme.as_deref().unwrap_or("not quantized"));
     text += &model.method.as_deref().map_or(String::new(), |method| format!(" ({method})"));
-    text += &format!("\ntensors    {}, {}\n\nconfiguration\n", model.formats.len(), Size(bytes));
+    text += &format!("\ntensors    {}, {}\n\nconfiguration\n", model.tensors.len(), Size(bytes));
     for (key, value) in &model.config {
         let value = value.to_string();
         let shown: String = value.chars().take(100).collect();
         text += &format!("  {key} = {shown}{}\n", if shown.len() < value.len() { " …" } else { "" });
     }
     text += "\ntensors\n";
-    for (name, format) in &model.formats {
-        let stored = directory.tensor(name).or_else(|| directory.tensor(&format!("{name}.codes")));
-        let shape = stored.map_or(String::new(), |tensor| format!("{:?}", tensor.shape));
-        text += &format!("  {:<10} {shape:<20} {name}\n", format.to_string());
+    for (name, tensor) in &model.tensors {
+        text += &format!("  {:<10} {:<20} {name}\n", tensor.format.to_string(), format!("{:?}", tensor.shape));
     }
     if let Some(card) = &model.card {
         text += &format!("\n{card}");

@@ -14,6 +14,7 @@ mod quantize;
 mod run;
 mod schemes;
 mod source;
+mod synth;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,9 @@ enum Command {
     Inspect(inspect::Options),
     /// List the quantization schemes
     Schemes(schemes::Options),
+    /// Make a checkpoint of a real shape with random weights
+    #[command(hide = true)]
+    Synth(synth::Options),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Logits(options) => logits::run(options),
         Command::Inspect(options) => inspect::run(options),
         Command::Schemes(options) => schemes::run(options),
+        Command::Synth(options) => synth::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
