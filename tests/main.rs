@@ -1,5 +1,7 @@
 //! Tests of the whole: one binary, so that it links once.
 
 mod cli;
+mod end_to_end;
+mod golden;
 mod tidy;
 mod workbench;
