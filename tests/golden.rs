@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use dwindle_bundle::{Bundle, Call};
-use dwindle_compiler::checkpoint::safetensors::SafeTensors;
 use dwindle_compiler::checkpoint::convert;
+use dwindle_compiler::checkpoint::safetensors::SafeTensors;
 use dwindle_compiler::compile::{CompileOptions, compile};
 use dwindle_compiler::progress::Silent;
 use dwindle_compiler::quantize::quantize;
