@@ -83,7 +83,8 @@ fn main() -> ExitCode {
 }
 
 fn start_logging(verbose: u8) {
-    let level = ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
+    let level =
+        ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }
