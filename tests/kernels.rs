@@ -4,19 +4,17 @@ mod attention;
 mod device;
 
 use dwindle_bundle::Call;
+use dwindle_compiler::graph::Dim;
 use dwindle_compiler::graph::eval::Tensor;
 use dwindle_compiler::graph::{Activation, CallScalar, Epilogue, MatMul, Norm, NormKind, Op};
-use dwindle_compiler::graph::Dim;
 use dwindle_compiler::kernels::KernelSpec;
 use dwindle_compiler::kernels::spec::{
-    CopyRowsSpec, Elementwise, ElementwiseSpec, EmbedSpec, MatMulSpec, NormSpec, OverlayRowsSpec, PatchifySpec,
-    View, WriteRowsSpec,
+    CopyRowsSpec, Elementwise, ElementwiseSpec, EmbedSpec, MatMulSpec, NormSpec, OverlayRowsSpec, PatchifySpec, View,
+    WriteRowsSpec,
 };
 use dwindle_schemes::{FloatType, Format};
 
-use self::device::{
-    Bench, Numbers, assert_close, evaluate, float_words, state_values, state_words, stored,
-};
+use self::device::{Bench, Numbers, assert_close, evaluate, float_words, state_values, state_words, stored};
 use crate::workbench::has_adapter;
 
 /// f32 sums in another order than the evaluator's f64 sums, as a share of the results' root mean square.
@@ -156,9 +154,12 @@ fn norms() {
     }
     let bench = Bench::open();
     let mut numbers = Numbers(2);
-    for (kind, columns, residual) in
-        [(NormKind::Rms, 65, false), (NormKind::Rms, 1, true), (NormKind::Layer, 130, true), (NormKind::Layer, 7, false)]
-    {
+    for (kind, columns, residual) in [
+        (NormKind::Rms, 65, false),
+        (NormKind::Rms, 1, true),
+        (NormKind::Layer, 130, true),
+        (NormKind::Layer, 7, false),
+    ] {
         let rows = 65;
         let shape = vec![rows, columns];
         let x: Vec<f32> = numbers.floats(rows * columns).iter().map(|value| value + 3.0).collect();
@@ -237,7 +238,8 @@ fn rows() {
             // Rows 9 .. 13 of 13, or 1 .. 5.
             let (before, x) = (numbers.halves(13 * columns), numbers.halves(4 * columns));
             let bound = [float_words(&x), state_words(state, &before)];
-            let spec = WriteRowsSpec { rows: Dim::Fixed(4), columns, state_rows: 13, start, stride: 4, offset: 1, state };
+            let spec =
+                WriteRowsSpec { rows: Dim::Fixed(4), columns, state_rows: 13, start, stride: 4, offset: 1, state };
             let mut kernel = bench.kernel(&KernelSpec::WriteRows(spec), &bound, 1);
             let got = state_values(state, &kernel.call(rows_of(1, 0), 2));
             let operands = [Tensor::f32(vec![13, columns], before), Tensor::f32(vec![4, columns], x)];

@@ -16,8 +16,7 @@ const STATES: [FloatType; 2] = [FloatType::F32, FloatType::F16];
 const CACHED: usize = 120;
 
 /// Query heads, key heads, width of a head: Gemma's, Qwen2's, SigLIP's, and odd ones.
-const HEADS: [[usize; 3]; 7] =
-    [[8, 1, 256], [14, 2, 64], [4, 4, 72], [3, 3, 6], [2, 1, 18], [70, 1, 8], [5, 1, 100]];
+const HEADS: [[usize; 3]; 7] = [[8, 1, 256], [14, 2, 64], [4, 4, 72], [3, 3, 6], [2, 1, 18], [70, 1, 8], [5, 1, 100]];
 
 /// Columns `view` of a wider matrix of `rows` rows, filled with the values of `inner` and with noise.
 fn widened(inner: &[f32], columns: usize, view: View, numbers: &mut Numbers) -> Vec<f32> {

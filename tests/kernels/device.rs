@@ -32,8 +32,7 @@ pub struct Bench(Gpu);
 impl Bench {
     /// The device that the runtime chooses.
     pub fn open() -> Self {
-        let target =
-            dwindle_bundle::Target { name: "vulkan".to_owned(), needs: BTreeMap::new(), features: Vec::new() };
+        let target = dwindle_bundle::Target { name: "vulkan".to_owned(), needs: BTreeMap::new(), features: Vec::new() };
         Bench(Gpu::open(&Options::default(), &target).unwrap())
     }
 
@@ -169,7 +168,9 @@ pub fn float_words(values: &[f32]) -> Vec<u32> {
 pub fn state_words(float: FloatType, values: &[f32]) -> Vec<u32> {
     match float {
         FloatType::F32 => float_words(values),
-        _ => values.chunks(2).map(|pair| pack(f16::from_f32(pair[0]), pair.get(1).map(|&v| f16::from_f32(v)))).collect(),
+        _ => {
+            values.chunks(2).map(|pair| pack(f16::from_f32(pair[0]), pair.get(1).map(|&v| f16::from_f32(v)))).collect()
+        }
     }
 }
 
@@ -177,7 +178,11 @@ pub fn state_words(float: FloatType, values: &[f32]) -> Vec<u32> {
 pub fn state_values(float: FloatType, words: &[u32]) -> Vec<f32> {
     match float {
         FloatType::F32 => words.iter().map(|&word| f32::from_bits(word)).collect(),
-        _ => words.iter().flat_map(|word| [*word as u16, (word >> 16) as u16]).map(|b| f16::from_bits(b).to_f32()).collect(),
+        _ => words
+            .iter()
+            .flat_map(|word| [*word as u16, (word >> 16) as u16])
+            .map(|b| f16::from_bits(b).to_f32())
+            .collect(),
     }
 }
 
