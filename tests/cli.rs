@@ -281,7 +281,8 @@ fn a_prompt_longer_than_the_context() {
     expect![[r#"
         exit code 3
         error: a context of 100000 is not possible: `pocket-gemma` was made for 1 to 1024 positions
-    "#]].assert_eq(&dwindle.fail(&["compile", &checkpoint, "--context", "100000", "-o", "long.dwindle"]));
+    "#]]
+    .assert_eq(&dwindle.fail(&["compile", &checkpoint, "--context", "100000", "-o", "long.dwindle"]));
 }
 
 /// Writing fails half-way: nothing is left under the final name, and nothing beside it.
