@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use dwindle_compiler::synth;
+use serde_json::{Map, Value};
 
 use crate::progress::Bars;
 
@@ -27,15 +28,17 @@ pub fn run(options: Options) -> Result<()> {
     if options.output.exists() {
         bail!("{} exists; name a directory to make", options.output.display());
     }
-    let config = match synth::preset(&options.shape) {
-        Some(config) => config,
-        None => {
-            let text = std::fs::read(&options.shape).with_context(|| {
-                let presets = synth::PRESETS.map(|(name, _)| name).join(", ");
-                format!("{} is neither a preset ({presets}) nor a readable config.json", options.shape)
-            })?;
-            serde_json::from_slice(&text).with_context(|| format!("{} is no JSON object", options.shape))?
-        }
-    };
-    Ok(synth::synthesize(&config, options.seed, &options.output, &Bars::default())?)
+    Ok(synth::synthesize(&config(&options.shape)?, options.seed, &options.output, &Bars::default())?)
+}
+
+/// The configuration that a user named: a preset's, or that of a file.
+pub fn config(shape: &str) -> Result<Map<String, Value>> {
+    if let Some(config) = synth::preset(shape) {
+        return Ok(config);
+    }
+    let text = std::fs::read(shape).with_context(|| {
+        let presets = synth::PRESETS.map(|(name, _)| name).join(", ");
+        format!("{shape} is neither a preset ({presets}) nor a readable config.json")
+    })?;
+    serde_json::from_slice(&text).with_context(|| format!("{shape} is no JSON object"))
 }

@@ -34,7 +34,8 @@ fn compiled(names: &[&str], scheme: &str) -> Bundle {
 
 fn conversation(bundle: &Bundle) -> Conversation {
     let sampling = SamplingChoice { temperature: Some(0.0), ..SamplingChoice::default() };
-    Conversation::open(bundle, ConversationOptions { sampling, max_tokens: 120, ..ConversationOptions::default() }).unwrap()
+    Conversation::open(bundle, ConversationOptions { sampling, max_tokens: 120, ..ConversationOptions::default() })
+        .unwrap()
 }
 
 fn expected(path: &str) -> Value {
@@ -121,7 +122,16 @@ fn the_built_in_demo() {
     }
     let dwindle = Dwindle::new();
     let image = root().join("demo/images/01-square-96.png").display().to_string();
-    let json = dwindle.run(&["run", "--image", &image, "--prompt", "What color is the background?", "--temperature", "0", "--json"]);
+    let json = dwindle.run(&[
+        "run",
+        "--image",
+        &image,
+        "--prompt",
+        "What color is the background?",
+        "--temperature",
+        "0",
+        "--json",
+    ]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["answer"], "The background is black.");
     let truth = "A red cross at the top, a pink triangle in the center and an orange star at the bottom, on a black background.";
@@ -131,7 +141,8 @@ fn the_built_in_demo() {
         assert!(json[phase]["seconds"].as_f64().unwrap() > 0.0, "{phase}");
     }
     // Once more, from the cache, as text on stdout alone.
-    let again = dwindle.run(&["run", "--image", &image, "--prompt", "What color is the background?", "--temperature", "0"]);
+    let again =
+        dwindle.run(&["run", "--image", &image, "--prompt", "What color is the background?", "--temperature", "0"]);
     assert_eq!(again, "The background is black.\n");
 }
 
@@ -145,14 +156,20 @@ fn a_chat_over_a_pipe() {
     let dwindle = Dwindle::new();
     std::fs::copy(root().join("demo/images/01-square-96.png"), dwindle.path("my picture.png")).unwrap();
     let mut command = dwindle.command(&["run", "--temperature", "0"]);
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     input.write_all(b"What color is the background? \"my picture.png\"\nHow many shapes are there?\nlook at nowhere.png\n/exit\n").unwrap();
     drop(input);
     let output = child.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(out, "The background is black.\nThere are three shapes: a red cross, a pink triangle and an orange star.\n", "{err}");
+    assert_eq!(
+        out, "The background is black.\nThere are three shapes: a red cross, a pink triangle and an orange star.\n",
+        "{err}"
+    );
     assert!(err.contains("I cannot find the picture nowhere.png"), "{err}");
 }
 

@@ -3,5 +3,6 @@
 mod cli;
 mod end_to_end;
 mod golden;
+mod kernels;
 mod tidy;
 mod workbench;

@@ -58,11 +58,8 @@ pub fn msl(kernel: &Validated) -> Result<String, Error> {
         let slot = u8::try_from(binding.binding).map_err(|error| failed(kernel, "MSL", error))?;
         resources.insert(binding, msl::BindTarget { buffer: Some(slot), mutable, ..msl::BindTarget::default() });
     }
-    let entry = msl::EntryPointResources {
-        resources,
-        sizes_buffer: Some(SIZES_SLOT),
-        ..msl::EntryPointResources::default()
-    };
+    let entry =
+        msl::EntryPointResources { resources, sizes_buffer: Some(SIZES_SLOT), ..msl::EntryPointResources::default() };
     let options = msl::Options {
         lang_version: (2, 3),
         per_entry_point_map: BTreeMap::from([("main".to_owned(), entry)]),

@@ -1,7 +1,8 @@
 //! Packing: recipes over tensors in memory, row by row, into bytes.
 
 use super::*;
-use crate::lower::pack::{Stored, Tensors, check, pack};
+use crate::graph::{Stored, Tensors};
+use crate::lower::pack::{check, pack};
 use crate::lower::weights::Source;
 use crate::progress::Silent;
 
