@@ -11,7 +11,7 @@ use crate::progress::Bars;
 /// Options of `synth`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// gemma-2b, gemma-2-2b, qwen2-0.5b, qwen2-1.5b, llava-onevision-0.5b, or the config.json of another model
+    /// The name of a published model (a wrong one lists all), or the config.json of another
     shape: String,
 
     /// The checkpoint's directory, which is made

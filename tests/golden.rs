@@ -26,7 +26,12 @@ const CHUNKS: f32 = 1e-3;
 /// Against the logits of dequantized weights, as a share of the logits' range: f16 caches and other orders of sums.
 const QUANTIZED: f32 = 0.02;
 
-const TEXT: [&str; 4] = ["gemma", "gemma2", "qwen2", "qwen2_untied_sharded"];
+const TEXT: [&str; 9] =
+    ["gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen2_untied_sharded", "qwen3"];
+
+/// Models that see, with their pictures.
+const PICTURES: [(&str, &[&str]); 2] =
+    [("llava_1_5", &["landscape", "portrait"]), ("llava_onevision", &["square", "landscape", "portrait", "large"])];
 
 /// A golden checkpoint, compiled.
 fn compiled(name: &str, scheme: &str, taps: bool) -> Bundle {
@@ -182,15 +187,21 @@ fn pictures() {
     if !has_adapter() {
         return;
     }
-    let folder = golden("llava_onevision");
+    for (model, names) in PICTURES {
+        check_pictures(model, names);
+    }
+}
+
+fn check_pictures(model: &str, names: &[&str]) {
+    let folder = golden(model);
     let expected = Expected::of(&folder);
-    let bundle = compiled("llava_onevision", "q0f32", false);
+    let bundle = compiled(model, "q0f32", false);
     let mut scorer = Scorer::open(&bundle, &bundle.manifest().models[0].name, &Options::default()).unwrap();
-    for name in ["square", "landscape", "portrait", "large"] {
+    for name in names {
         let picture = Picture::decode(&std::fs::read(folder.join(format!("{name}.png"))).unwrap()).unwrap();
         let mut tokens = expected.tokens(&format!("{name}.input_ids"));
         let logits = scorer.score(&tokens, std::slice::from_ref(&picture)).unwrap();
-        assert_close(&format!("{name} logits"), &logits, &expected.floats(&format!("{name}.logits")), LOGITS);
+        assert_close(&format!("{model} {name} logits"), &logits, &expected.floats(&format!("{name}.logits")), LOGITS);
         let greedy = expected.tokens(&format!("{name}.greedy_ids"));
         let vocabulary = logits.len() / tokens.len();
         tokens.extend(&greedy);
@@ -207,10 +218,16 @@ fn image_features() {
     if !has_adapter() {
         return;
     }
-    let expected = Expected::of(&golden("llava_onevision"));
-    let bundle = compiled("llava_onevision", "q0f32", true);
+    for (model, names) in PICTURES {
+        check_features(model, names);
+    }
+}
+
+fn check_features(model: &str, names: &[&str]) {
+    let expected = Expected::of(&golden(model));
+    let bundle = compiled(model, "q0f32", true);
     let mut session = session(&bundle);
-    for name in ["square", "landscape", "portrait", "large"] {
+    for name in names {
         let pixels = expected.floats(&format!("{name}.pixel_values"));
         let wanted = expected.floats(&format!("{name}.projected"));
         let tiles = expected.0.tensor(&format!("{name}.projected")).unwrap().shape[0];
@@ -220,7 +237,7 @@ fn image_features() {
             let rows = (wanted.len() / tiles / 64) as u32;
             let features = session.executor().read_output::<f32>("encode_image", "projected", rows).unwrap();
             let wanted = wanted.chunks(wanted.len() / tiles).nth(tile).unwrap();
-            assert_close(&format!("{name} tile {tile}"), &features, wanted, LOGITS);
+            assert_close(&format!("{model} {name} tile {tile}"), &features, wanted, LOGITS);
         }
     }
 }

@@ -17,11 +17,18 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// Configurations of published models, by name.
-pub const PRESETS: [(&str, &str); 5] = [
+pub const PRESETS: [(&str, &str); 12] = [
     ("gemma-2b", include_str!("synth/presets/gemma-2b.json")),
     ("gemma-2-2b", include_str!("synth/presets/gemma-2-2b.json")),
+    ("gemma-3-1b", include_str!("synth/presets/gemma-3-1b.json")),
+    ("llama-3.2-1b", include_str!("synth/presets/llama-3.2-1b.json")),
+    ("mistral-7b", include_str!("synth/presets/mistral-7b.json")),
+    ("phi-3-mini-4k", include_str!("synth/presets/phi-3-mini-4k.json")),
     ("qwen2-0.5b", include_str!("synth/presets/qwen2-0.5b.json")),
     ("qwen2-1.5b", include_str!("synth/presets/qwen2-1.5b.json")),
+    ("qwen3-0.6b", include_str!("synth/presets/qwen3-0.6b.json")),
+    ("smollm2-135m", include_str!("synth/presets/smollm2-135m.json")),
+    ("tinyllama-1.1b", include_str!("synth/presets/tinyllama-1.1b.json")),
     ("llava-onevision-0.5b", include_str!("synth/presets/llava-onevision-0.5b.json")),
 ];
 
@@ -45,12 +52,22 @@ fn family(config: &Map<String, Value>, directory: &Path) -> Result<(Box<dyn arch
     }
 }
 
-/// What published checkpoints of models that see have as `preprocessor_config.json`: bytes to -1 … 1, bicubic.
+/// What published checkpoints of models that see have as `preprocessor_config.json`: bytes to -1 … 1, bicubic; the centre
+/// of a picture where there is no list of grids.
 fn image_processor(config: &Map<String, Value>) -> Option<Value> {
     let size = config.get("vision_config")?.get("image_size")?;
+    let Some(pinpoints) = config.get("image_grid_pinpoints") else {
+        return Some(serde_json::json!({
+            "do_center_crop": true, "do_convert_rgb": true, "do_normalize": true, "do_rescale": true, "do_resize": true,
+            "crop_size": { "height": size, "width": size },
+            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+            "resample": 3, "rescale_factor": 1.0 / 255.0,
+            "size": { "shortest_edge": size },
+        }));
+    };
     Some(serde_json::json!({
         "do_convert_rgb": true, "do_normalize": true, "do_rescale": true, "do_resize": true,
-        "image_grid_pinpoints": config.get("image_grid_pinpoints"),
+        "image_grid_pinpoints": pinpoints,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
         "resample": 3, "rescale_factor": 1.0 / 255.0,
         "size": { "height": size, "width": size },

@@ -7,14 +7,17 @@
 //! x = x + post(Down (f(Gate m) * Up m))                    m = rms_norm(x)
 //! ```
 //!
-//! with `post` a norm where [`Decoder::post_norms`] says so, else nothing.
+//! with `post` a norm where [`Decoder::post_norms`] says so, else nothing; with [`Decoder::qk_norms`], each head of
+//! `Q n` and `K n` goes through a norm before the rotation.
 
 mod config;
 mod emit;
+mod rotary;
 
 use dwindle_schemes::Role;
 
-pub use self::config::plain;
+pub use self::config::{ShapeDefaults, plain};
+pub use self::rotary::Rotary;
 
 use super::{Shape, TensorSpec};
 use crate::graph::Activation;
@@ -33,14 +36,20 @@ pub struct Decoder {
     pub shape: Shape,
     /// ε of all norms.
     pub rms_norm_eps: f32,
-    /// Base of the rotations' frequencies.
-    pub rope_theta: f64,
+    /// Rotation of queries and keys.
+    pub rope: Rotary,
+    /// That of layers with a window, where they have their own (Gemma 3).
+    pub local_rope: Option<Rotary>,
     /// Of the feed-forward gate.
     pub activation: Activation,
     /// The head is the embedding.
     pub tied: bool,
+    /// Queries, keys and values are rows of one matrix, and gate and up are (Phi 3).
+    pub packed: bool,
     /// Queries, keys and values have biases.
     pub qkv_bias: bool,
+    /// Norms of each head of queries and keys (Gemma 3, Qwen 3).
+    pub qk_norms: bool,
     /// Norms multiply by 1 + weight.
     pub norm_adds_one: bool,
     /// Norms after attention and after the feed-forward layer, besides those before (Gemma 2).
@@ -72,6 +81,14 @@ impl Decoder {
         all.iter().copied()
     }
 
+    /// Matrices that make queries, keys and values, with their rows.
+    fn projections(&self, q: usize, kv: usize) -> Vec<(&'static str, usize)> {
+        match self.packed {
+            true => vec![("qkv_proj", q + 2 * kv)],
+            false => vec![("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
+        }
+    }
+
     /// Every tensor that the graphs use.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let Shape { hidden_size, vocab_size, intermediate_size, n_heads, n_kv_heads, head_dim, .. } = self.shape;
@@ -85,20 +102,26 @@ impl Decoder {
             for norm in self.norms() {
                 tensor(&mut list, format!("{layer}.{norm}.weight"), &[hidden_size], Role::Vector);
             }
-            for (name, rows) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
+            for (name, rows) in self.projections(q, kv) {
                 tensor(&mut list, format!("{layer}.self_attn.{name}.weight"), &[rows, hidden_size], Role::Linear);
                 if self.qkv_bias {
                     tensor(&mut list, format!("{layer}.self_attn.{name}.bias"), &[rows], Role::Vector);
                 }
             }
-            for (name, shape) in [
-                ("self_attn.o_proj", [hidden_size, q]),
-                ("mlp.gate_proj", [intermediate_size, hidden_size]),
-                ("mlp.up_proj", [intermediate_size, hidden_size]),
-                ("mlp.down_proj", [hidden_size, intermediate_size]),
-            ] {
-                tensor(&mut list, format!("{layer}.{name}.weight"), &shape, Role::Linear);
+            if self.qk_norms {
+                for name in ["q_norm", "k_norm"] {
+                    tensor(&mut list, format!("{layer}.self_attn.{name}.weight"), &[head_dim], Role::Vector);
+                }
             }
+            let wide: &[(&str, usize)] = match self.packed {
+                true => &[("gate_up_proj", 2 * intermediate_size)],
+                false => &[("gate_proj", intermediate_size), ("up_proj", intermediate_size)],
+            };
+            for (name, rows) in wide {
+                tensor(&mut list, format!("{layer}.mlp.{name}.weight"), &[*rows, hidden_size], Role::Linear);
+            }
+            tensor(&mut list, format!("{layer}.self_attn.o_proj.weight"), &[hidden_size, q], Role::Linear);
+            tensor(&mut list, format!("{layer}.mlp.down_proj.weight"), &[hidden_size, intermediate_size], Role::Linear);
         }
         tensor(&mut list, format!("{prefix}model.norm.weight"), &[hidden_size], Role::Vector);
         if !self.tied {

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use super::decoder::{Decoder, plain};
+use super::decoder::{Decoder, Rotary, plain};
 use super::error::Error;
-use super::gemma::HIDDEN_ACT;
+use super::gemma::{HIDDEN_ACT, SHAPE};
 use super::keys::{ACTIVATIONS, Keys, Problems};
 use super::text::TextModel;
 use super::{Family, Shape};
@@ -14,7 +14,7 @@ use crate::graph::Activation;
 /// Understands a configuration.
 pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn Family>, Error> {
     let mut keys = Keys::new("", config);
-    let shape = Shape::read(&mut keys, Some(256), 8192);
+    let shape = Shape::read(&mut keys, &SHAPE);
     plain(&mut keys);
     // Only `hidden_activation` is used by transformers.
     keys.choice("hidden_act", Activation::GeluTanh, HIDDEN_ACT);
@@ -23,10 +23,13 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     let decoder = Decoder {
         prefix: "",
         rms_norm_eps: keys.float("rms_norm_eps", 1e-6) as f32,
-        rope_theta: keys.float("rope_theta", 10000.0),
+        rope: Rotary::read(&mut keys, 10000.0),
+        local_rope: None,
         activation: keys.choice("hidden_activation", Activation::GeluTanh, ACTIVATIONS),
         tied: keys.flag("tie_word_embeddings", true),
+        packed: false,
         qkv_bias: false,
+        qk_norms: false,
         norm_adds_one: true,
         post_norms: true,
         embedding_scale: Some((shape.hidden_size as f64).sqrt() as f32),

@@ -23,6 +23,16 @@ fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
 }
 
+/// The folder of a family: the first golden checkpoint of this `model_type`.
+pub fn fixture(model_type: &str) -> String {
+    let folders = fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut folders: Vec<String> = folders.collect();
+    folders.sort();
+    let fits = |name: &String| json(name, "config.json").is_some_and(|config| config["model_type"] == model_type);
+    let advice = "is missing: see compiler/src/arch/README.md";
+    folders.into_iter().find(fits).unwrap_or_else(|| panic!("the golden checkpoint of {model_type} {advice}"))
+}
+
 fn json(name: &str, file: &str) -> Option<Value> {
     let bytes = fs::read(folder(name).join(file)).ok()?;
     Some(serde_json::from_slice(&bytes).unwrap())
@@ -222,6 +232,7 @@ pub fn difference(found: &[f32], expected: &[f32]) -> f32 {
 #[track_caller]
 pub fn check(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     let difference = difference(found, expected);
+    println!("{what}: {difference:.1e}");
     assert!(difference <= tolerance, "{what}: {difference:e} is more than {tolerance:e}");
 }
 

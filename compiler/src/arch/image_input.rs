@@ -1,6 +1,6 @@
 //! `preprocessor_config.json`: how a picture becomes tiles of pixels.
 
-use dwindle_bundle::{Resample, Tile};
+use dwindle_bundle::{Resample, Tile, Tiling};
 use serde_json::{Map, Value};
 
 use super::keys::{Keys, Problems};
@@ -10,6 +10,9 @@ const MAX_PINPOINT: u64 = 1 << 14;
 
 /// Sizes of grids.
 const MAX_PINPOINTS: usize = 1 << 10;
+
+/// Stands before each key in errors.
+const PREFIX: &str = "preprocessor_config.json: ";
 
 /// Keys that say nothing about pixels.
 const HARMLESS: &[&str] = &[
@@ -23,7 +26,6 @@ const HARMLESS: &[&str] = &[
     "input_data_format",
     "processor_class",
     "return_tensors",
-    "crop_size",
 ];
 
 /// What an any-resolution processor says.
@@ -35,23 +37,60 @@ pub struct AnyRes {
 }
 
 /// Reads a processor that stretches each tile to `edge` pixels.
-pub fn read(config: &Map<String, Value>, edge: usize, grid: usize, problems: &mut Problems) -> AnyRes {
-    let mut keys = Keys::new("preprocessor_config.json: ", config);
-    keys.harmless(HARMLESS);
-    keys.only("do_resize", &Value::Bool(true));
+pub fn any_resolution(config: &Map<String, Value>, edge: usize, grid: usize, problems: &mut Problems) -> AnyRes {
+    let mut keys = Keys::new(PREFIX, config);
+    keys.harmless(&["crop_size"]);
     keys.only("do_pad", &Value::Bool(true));
     keys.only("do_center_crop", &Value::Bool(false));
+    square(&mut keys, "size", edge);
+    let tile = tile(&mut keys, edge, grid);
+    let pinpoints = keys.get("image_grid_pinpoints").is_some().then(|| pinpoints(&mut keys));
+    keys.finish(problems);
+    AnyRes { tile, pinpoints }
+}
+
+/// Reads CLIP's processor, which shrinks the shorter edge and cuts a square of `edge` pixels out of the centre.
+pub fn center_crop(config: &Map<String, Value>, edge: usize, grid: usize, problems: &mut Problems) -> (Tile, Tiling) {
+    let mut keys = Keys::new(PREFIX, config);
+    // Others of LLaVA's processors make the picture a square before.
+    let ours = [("CLIPImageProcessor", ()), ("CLIPImageProcessorFast", ()), ("CLIPFeatureExtractor", ())];
+    keys.choice("image_processor_type", (), &ours);
+    keys.choice("feature_extractor_type", (), &ours);
+    keys.only("do_pad", &Value::Bool(false));
+    keys.only("do_center_crop", &Value::Bool(true));
+    square(&mut keys, "crop_size", edge);
+    let shortest_edge = keys.get("size").and_then(|size| match size {
+        Value::Object(map) if map.len() == 1 => map.get("shortest_edge").and_then(Value::as_u64),
+        other => other.as_u64(),
+    });
+    let shortest_edge = shortest_edge.filter(|n| (edge as u64..=MAX_PINPOINT).contains(n));
+    if shortest_edge.is_none() {
+        keys.refuse("size", format!("a shortest_edge of {edge}, the tower's image_size, or more"));
+    }
+    let tile = tile(&mut keys, edge, grid);
+    keys.finish(problems);
+    (tile, Tiling::CenterCrop { shortest_edge: shortest_edge.unwrap_or(1) as u32 })
+}
+
+/// A key for a square of `edge` pixels.
+fn square(keys: &mut Keys<'_>, key: &str, edge: usize) {
     let square = |size: &Value| match size {
         Value::Object(map) => ["height", "width", "shortest_edge"]
             .iter()
             .all(|side| map.get(*side).is_none_or(|n| n.is_null() || n.as_u64() == Some(edge as u64))),
         other => other.as_u64() == Some(edge as u64),
     };
-    match keys.get("size") {
-        None => keys.missing("size"),
-        Some(size) if !square(size) => keys.refuse("size", format!("the tower's image_size, {edge} by {edge}")),
+    match keys.get(key) {
+        None => keys.missing(key),
+        Some(size) if !square(size) => keys.refuse(key, format!("the tower's image_size, {edge} by {edge}")),
         Some(_) => {}
     }
+}
+
+/// How the pixels of a tile become numbers.
+fn tile(keys: &mut Keys<'_>, edge: usize, grid: usize) -> Tile {
+    keys.harmless(HARMLESS);
+    keys.only("do_resize", &Value::Bool(true));
     let rescale = match keys.flag("do_rescale", true) {
         true => keys.float("rescale_factor", 1.0 / 255.0) as f32,
         false => {
@@ -60,8 +99,8 @@ pub fn read(config: &Map<String, Value>, edge: usize, grid: usize, problems: &mu
         }
     };
     let normalize = keys.flag("do_normalize", true);
-    let mean = channels(&mut keys, "image_mean", normalize, false).unwrap_or([0.0; 3]);
-    let std = channels(&mut keys, "image_std", normalize, true).unwrap_or([1.0; 3]);
+    let mean = channels(keys, "image_mean", normalize, false).unwrap_or([0.0; 3]);
+    let std = channels(keys, "image_std", normalize, true).unwrap_or([1.0; 3]);
     // The codes of `PIL.Image.Resampling`.
     let resample = match keys.get("resample").map(Value::as_u64) {
         None | Some(Some(3)) => Resample::Bicubic,
@@ -73,11 +112,8 @@ pub fn read(config: &Map<String, Value>, edge: usize, grid: usize, problems: &mu
             Resample::Bicubic
         }
     };
-    let pinpoints = keys.get("image_grid_pinpoints").is_some().then(|| pinpoints(&mut keys));
-    keys.finish(problems);
     let (edge, grid) = (edge as u32, grid as u32);
-    let tile = Tile { width: edge, height: edge, rows: grid, columns: grid, rescale, mean, std, resample };
-    AnyRes { tile, pinpoints }
+    Tile { width: edge, height: edge, rows: grid, columns: grid, rescale, mean, std, resample }
 }
 
 /// Three numbers, of which deviations must not be 0; `None` where the processor does not normalise.

@@ -65,6 +65,7 @@ const BOOKKEEPING: &[&str] = &[
     "top_p",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
     "typical_p",
     "use_bfloat16",
@@ -162,6 +163,16 @@ impl<'c> Keys<'c> {
         self.raw(key).filter(|value| !value.is_null())
     }
 
+    /// Whether the key is there and null, where that is not the same as an absent one.
+    pub fn is_null(&mut self, key: &str) -> bool {
+        self.raw(key).is_some_and(Value::is_null)
+    }
+
+    /// All keys, where an error that was noted already says enough.
+    pub fn harmless_all(&mut self) {
+        self.taken.extend(self.map.keys().map(String::as_str));
+    }
+
     /// Keys that do not change what is computed here.
     pub fn harmless(&mut self, keys: &[&str]) {
         for key in keys {
@@ -213,6 +224,15 @@ impl<'c> Keys<'c> {
         self.maybe_float(key, None).unwrap_or(default)
     }
 
+    /// A positive number; required.
+    pub fn required_float(&mut self, key: &str) -> f64 {
+        let number = self.maybe_float(key, None);
+        if number.is_none() {
+            self.missing(key);
+        }
+        number.unwrap_or(1.0)
+    }
+
     /// True or false; `default` where it is absent or null.
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
         match self.get(key) {
@@ -236,6 +256,18 @@ impl<'c> Keys<'c> {
                 default
             }
         }
+    }
+
+    /// What `read` makes of a nested configuration, whose problems are noted here; `None` where it is absent or null.
+    pub fn nested<T>(&mut self, key: &str, read: impl FnOnce(&mut Keys<'c>) -> T) -> Option<T> {
+        let Value::Object(map) = self.get(key)? else {
+            self.refuse(key, "an object");
+            return None;
+        };
+        let mut keys = Keys::new(&format!("{}{key}.", self.prefix), map);
+        let read = read(&mut keys);
+        keys.finish(&mut self.problems);
+        Some(read)
     }
 
     /// A nested configuration; required.

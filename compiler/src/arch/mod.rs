@@ -7,12 +7,20 @@ mod decoder;
 mod error;
 mod gemma;
 mod gemma2;
+mod gemma3_text;
 mod image_input;
+mod image_text;
 mod keys;
+mod llama;
+mod llava;
 mod llava_onevision;
+mod mistral;
+mod phi3;
+mod projector;
 mod qwen2;
-mod siglip;
+mod qwen3;
 mod text;
+mod tower;
 mod weights;
 
 use dwindle_bundle::ImageInput;
@@ -29,8 +37,14 @@ type Parse = fn(&Map<String, Value>, Option<&Value>) -> Result<Box<dyn Family>, 
 const FAMILIES: &[(&str, Parse)] = &[
     ("gemma", gemma::parse),
     ("gemma2", gemma2::parse),
+    ("gemma3_text", gemma3_text::parse),
+    ("llama", llama::parse),
+    ("llava", llava::parse),
     ("llava_onevision", llava_onevision::parse),
+    ("mistral", mistral::parse),
+    ("phi3", phi3::parse),
     ("qwen2", qwen2::parse),
+    ("qwen3", qwen3::parse),
 ];
 
 /// The `model_type`s that are supported.

@@ -3,12 +3,11 @@
 
 use serde_json::{Map, Value};
 
-use super::decoder::{Decoder, plain};
+use super::decoder::{Decoder, ShapeDefaults};
 use super::error::Error;
-use super::keys::{ACTIVATIONS, Keys, Problems};
+use super::keys::{Keys, Problems};
 use super::text::TextModel;
 use super::{Family, Shape};
-use crate::graph::Activation;
 
 /// Understands a configuration.
 pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn Family>, Error> {
@@ -20,11 +19,18 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     Ok(Box::new(TextModel { name: "qwen2", decoder }))
 }
 
+const SHAPE: ShapeDefaults = ShapeDefaults { head_dim: None, kv_heads_as_heads: false, positions: 32768 };
+
 /// The decoder that `keys` describe; `tied` is what holds where they do not say.
 pub fn decoder(prefix: &'static str, keys: &mut Keys<'_>, tied: bool) -> Decoder {
-    let shape = Shape::read(keys, None, 32768);
-    plain(keys);
+    let shape = Shape::read(keys, &SHAPE);
     keys.only("use_mrope", &Value::Bool(false));
+    let windows = windows(keys, shape.n_layers);
+    Decoder { qkv_bias: true, windows, ..Decoder::read(prefix, keys, shape, 1e-6, tied) }
+}
+
+/// Windows of the layers: where they are used, those from `max_window_layers` on have one.
+pub fn windows(keys: &mut Keys<'_>, n_layers: usize) -> Vec<Option<usize>> {
     let window = Shape::window(keys, 4096);
     let windowed = keys.flag("use_sliding_window", false);
     let full_layers = keys.get("max_window_layers").map_or(Some(28), Value::as_u64);
@@ -32,20 +38,5 @@ pub fn decoder(prefix: &'static str, keys: &mut Keys<'_>, tied: bool) -> Decoder
         keys.refuse("max_window_layers", "a whole number");
     }
     let full_layers = full_layers.unwrap_or_default();
-    Decoder {
-        prefix,
-        rms_norm_eps: keys.float("rms_norm_eps", 1e-6) as f32,
-        rope_theta: keys.float("rope_theta", 10000.0),
-        activation: keys.choice("hidden_act", Activation::Silu, ACTIVATIONS),
-        tied: keys.flag("tie_word_embeddings", tied),
-        qkv_bias: true,
-        norm_adds_one: false,
-        post_norms: false,
-        embedding_scale: None,
-        attention_scale: (shape.head_dim as f64).powf(-0.5) as f32,
-        attention_soft_cap: None,
-        final_soft_cap: None,
-        windows: (0..shape.n_layers).map(|i| (windowed && i as u64 >= full_layers).then_some(window)).collect(),
-        shape,
-    }
+    (0..n_layers).map(|layer| (windowed && layer as u64 >= full_layers).then_some(window)).collect()
 }

@@ -1,5 +1,6 @@
 //! Families against transformers: every value between the layers, logits, greedy tokens.
 
+mod center_crop;
 mod config;
 mod graphs;
 mod image;

@@ -37,7 +37,17 @@ fn vulkan() -> CompileOptions {
 #[test]
 fn plans_of_golden_families() {
     let work = tempfile::tempdir().unwrap();
-    for family in ["gemma", "gemma2", "qwen2", "qwen2_untied_sharded", "llava_onevision"] {
+    for family in [
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "llava_1_5",
+        "llava_onevision",
+        "phi3",
+        "qwen2",
+        "qwen2_untied_sharded",
+        "qwen3",
+    ] {
         let model = quantized(&work, &format!("tests/golden/{family}"), "q4f16_1");
         let text = inspect(&model, Stage::Plan, &vulkan()).unwrap();
         let file = repository().join(format!("compiler/src/compile/plans/{family}.q4f16_1.txt"));
@@ -50,7 +60,7 @@ fn plans_of_golden_families() {
 fn every_family_and_scheme_compiles() {
     let work = tempfile::tempdir().unwrap();
     for scheme in Scheme::names() {
-        for family in ["gemma", "gemma2", "qwen2", "llava_onevision"] {
+        for family in ["gemma", "gemma2", "gemma3_text", "llama", "llava_1_5", "llava_onevision", "phi3", "qwen2"] {
             let model = quantized(&work, &format!("tests/golden/{family}"), scheme);
             for target in TargetName::ALL {
                 let out = work.path().join("out.dwindle");

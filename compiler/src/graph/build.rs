@@ -127,13 +127,19 @@ impl Builder {
     /// RMS norm.
     #[track_caller]
     pub fn rms_norm(&mut self, x: ValueId, weight: ValueId, eps: f32) -> ValueId {
-        self.one(Op::Norm(Norm { kind: NormKind::Rms, eps, residual: false }), &[x, weight])
+        self.one(Op::Norm(Norm { kind: NormKind::Rms, heads: 1, eps, residual: false }), &[x, weight])
+    }
+
+    /// RMS norm of each of `heads` equal parts of a row.
+    #[track_caller]
+    pub fn rms_norm_heads(&mut self, x: ValueId, weight: ValueId, heads: usize, eps: f32) -> ValueId {
+        self.one(Op::Norm(Norm { kind: NormKind::Rms, heads, eps, residual: false }), &[x, weight])
     }
 
     /// Layer norm.
     #[track_caller]
     pub fn layer_norm(&mut self, x: ValueId, weight: ValueId, bias: ValueId, eps: f32) -> ValueId {
-        self.one(Op::Norm(Norm { kind: NormKind::Layer, eps, residual: false }), &[x, weight, bias])
+        self.one(Op::Norm(Norm { kind: NormKind::Layer, heads: 1, eps, residual: false }), &[x, weight, bias])
     }
 
     /// Each element plus a constant.
@@ -176,6 +182,18 @@ impl Builder {
     #[track_caller]
     pub fn slice(&mut self, x: ValueId, start: usize, len: usize) -> ValueId {
         self.one(Op::Slice { start, len }, &[x])
+    }
+
+    /// Rows `start .. start + len`.
+    #[track_caller]
+    pub fn slice_rows(&mut self, x: ValueId, start: usize, len: usize) -> ValueId {
+        self.one(Op::SliceRows { start, len }, &[x])
+    }
+
+    /// The rows of all, one after the other.
+    #[track_caller]
+    pub fn concat_rows(&mut self, parts: &[ValueId]) -> ValueId {
+        self.one(Op::ConcatRows, parts)
     }
 
     /// The last row.

@@ -166,7 +166,7 @@ impl<'m> Evaluator<'m> {
             Op::MatMul(m) => self.matmul(frame, m, &node.operands)?,
             Op::Norm(n) => {
                 let bias = if n.kind == NormKind::Layer { Some(operand(2)?) } else { None };
-                let normed = norm::norm(n.kind, n.eps, operand(0)?, operand(1)?, bias)?;
+                let normed = norm::norm(n.kind, n.heads, n.eps, operand(0)?, operand(1)?, bias)?;
                 match n.residual {
                     true => elementwise::add(&normed, operand(node.operands.len() - 1)?)?,
                     false => normed,
@@ -178,6 +178,7 @@ impl<'m> Evaluator<'m> {
             Op::Activate(activation) => elementwise::activate(operand(0)?, *activation)?,
             Op::SoftCap { cap } => elementwise::soft_cap(operand(0)?, *cap)?,
             Op::Slice { start, len } => tensor::slice_columns(operand(0)?, *start, *len)?,
+            Op::SliceRows { start, len } => tensor::slice_rows(operand(0)?, *start, *len)?,
             Op::LastRow => tensor::last_row(operand(0)?)?,
             Op::Rope(rope) => attention::rope(operand(0)?, scalar(1)?, rope)?,
             Op::WriteRows { stride, offset } => {
@@ -205,7 +206,7 @@ impl<'m> Evaluator<'m> {
         let parts = operands.get(1..1 + stored).ok_or("an operand is missing")?;
         let w = self.matrix(frame, m.format, x.columns(), parts)?;
         let mut y = match m.rms_norm {
-            Some(eps) => matmul::matmul(&norm::norm(NormKind::Rms, eps, x, next()?, None)?, &w)?,
+            Some(eps) => matmul::matmul(&norm::norm(NormKind::Rms, 1, eps, x, next()?, None)?, &w)?,
             None => matmul::matmul(x, &w)?,
         };
         if m.bias {
@@ -295,6 +296,7 @@ impl Frame<'_> {
         match &node.op {
             Op::Weight(recipe) => Some(format!("{recipe} : {}", self.graph.ty(node.results[0]))),
             Op::AddScalar { value } => Some(format!("add_scalar {value:?} ({})", operands()?)),
+            Op::SliceRows { start, len } => Some(format!("slice_rows {start} {len} ({})", operands()?)),
             Op::ConcatRows | Op::InterleaveRows => Some(format!("{} ({})", mnemonic(&node.op), operands()?)),
             Op::Dequantize { format, columns } => Some(format!("dequantize {format} {columns} ({})", operands()?)),
             _ => None,

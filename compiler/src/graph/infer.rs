@@ -61,8 +61,11 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
         Op::Norm(norm) => {
             count(2 + usize::from(norm.kind == NormKind::Layer) + usize::from(norm.residual))?;
             let x = matrix(operand(0)?)?;
+            if norm.heads == 0 || !x.columns().is_multiple_of(norm.heads) {
+                return Err(format!("{x} does not hold {} heads", norm.heads));
+            }
             for ty in &operands[1..=1 + usize::from(norm.kind == NormKind::Layer)] {
-                vector(ty, x.columns())?;
+                vector(ty, x.columns() / norm.heads)?;
             }
             if norm.residual && operands[operands.len() - 1] != x {
                 return Err(format!("the residual is {}, the rows are {x}", operands[operands.len() - 1]));
@@ -85,6 +88,14 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, String> {
                 return Err(format!("{len} columns from {start} of {x}"));
             }
             one(Type::matrix(x.rows(), *len))
+        }
+        Op::SliceRows { start, len } => {
+            count(1)?;
+            let x = operand(0)?;
+            if *len == 0 || add(*start, *len)? > fixed_rows(x)? {
+                return Err(format!("{len} rows from {start} of {x}"));
+            }
+            one(with_rows(x, *len))
         }
         Op::LastRow => {
             count(1)?;

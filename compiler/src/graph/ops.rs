@@ -28,7 +28,7 @@ pub enum Op {
     /// `() -> u32 []`: a number that varies from call to call.
     Call(CallScalar),
 
-    // ---- constants: what passes fold into recipes ------------------------------------------------------------
+    // ---- mostly constants, which passes fold into recipes ----------------------------------------------------
     /// `(w) -> w + value`.
     AddScalar {
         /// Added to each element.
@@ -38,6 +38,13 @@ pub enum Op {
     ConcatRows,
     /// `(a [n, k], b [n, k]) -> [2n, k]`: row 0 of a, row 0 of b, row 1 of a, …
     InterleaveRows,
+    /// `(x [n, k]) -> [len, k]`, any element type: rows `start .. start + len`; vectors count as one column.
+    SliceRows {
+        /// First row.
+        start: usize,
+        /// Number of rows.
+        len: usize,
+    },
     /// `(values [n, k])` or `(codes [n, words] u32, scales [n, groups]) -> f32 [n, k]`.
     Dequantize {
         /// How the operands store the matrix.
@@ -58,7 +65,7 @@ pub enum Op {
     },
     /// `(x [T, k], w…, norm weight?, bias?, residual?) -> [T, n']`: see [`MatMul`].
     MatMul(MatMul),
-    /// `(x [T, n], weight [n], bias [n]?, residual [T, n]?) -> [T, n]`: see [`Norm`].
+    /// `(x [T, n], weight [n / heads], bias [n / heads]?, residual [T, n]?) -> [T, n]`: see [`Norm`].
     Norm(Norm),
     /// `(a [T, n], b [T, n] or [n]) -> [T, n]`: b without rows is added to each row.
     Add,
@@ -158,11 +165,13 @@ pub enum Epilogue {
     Gated(Activation),
 }
 
-/// Normalisation of each row, then `* weight (+ bias) (+ residual)`.
+/// Normalisation of each row, or of each head of a row by itself, then `* weight (+ bias) (+ residual)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
     /// RMS or layer norm.
     pub kind: NormKind,
+    /// Equal parts of a row that are normalised by themselves, all with the same weight and bias; mostly 1.
+    pub heads: usize,
     /// Added to the mean square or the variance.
     pub eps: f32,
     /// A residual operand is added to the result.

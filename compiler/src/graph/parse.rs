@@ -151,11 +151,19 @@ impl<'t> Parser<'t> {
                 Ok(Recipe::AddScalar(Box::new(inner), value))
             }
             Token::Word(name) => {
-                let function = matches!(name, "rows" | "interleave") && self.tokens.accept('(')?;
+                let function = matches!(name, "rows" | "interleave" | "slice") && self.tokens.accept('(')?;
                 if !function {
                     return Ok(Recipe::Tensor(name.to_owned()));
                 }
                 let mut parts = vec![self.recipe(depth)?];
+                if let ("slice", Some(of)) = (name, parts.pop_if(|_| name == "slice")) {
+                    self.tokens.punctuation(',')?;
+                    let start = self.tokens.number("the first row")?;
+                    self.tokens.punctuation(',')?;
+                    let len = self.tokens.number("the number of rows")?;
+                    self.tokens.punctuation(')')?;
+                    return Ok(Recipe::SliceRows { of: Box::new(of), start, len });
+                }
                 while self.tokens.accept(',')? {
                     parts.push(self.recipe(depth)?);
                 }

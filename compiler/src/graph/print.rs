@@ -177,6 +177,7 @@ pub const fn mnemonic(op: &Op) -> &'static str {
         Op::Activate(activation) => activation.name(),
         Op::SoftCap { .. } => "soft_cap",
         Op::Slice { .. } => "slice",
+        Op::SliceRows { .. } => "slice_rows",
         Op::LastRow => "last_row",
         Op::Rope(_) => "rope",
         Op::WriteRows { .. } => "write_rows",
@@ -225,10 +226,16 @@ fn attributes(op: &Op, ropes: &[&Rope]) -> Vec<String> {
             set("soft_cap", m.soft_cap),
             flag("residual", m.residual),
         ],
-        Op::Norm(norm) => vec![set("eps", Some(norm.eps)), flag("residual", norm.residual)],
+        Op::Norm(norm) => vec![
+            set("heads", (norm.heads != 1).then_some(norm.heads)),
+            set("eps", Some(norm.eps)),
+            flag("residual", norm.residual),
+        ],
         Op::Scale { factor } => vec![set("factor", Some(factor))],
         Op::SoftCap { cap } => vec![set("cap", Some(cap))],
-        Op::Slice { start, len } => vec![set("start", Some(start)), set("len", Some(len))],
+        Op::Slice { start, len } | Op::SliceRows { start, len } => {
+            vec![set("start", Some(start)), set("len", Some(len))]
+        }
         Op::Rope(r) => vec![rope(r)],
         Op::WriteRows { stride, offset } => vec![set("stride", Some(stride)), set("offset", Some(offset))],
         Op::Attention(a) => vec![

@@ -18,9 +18,18 @@ pub enum Recipe {
     ConcatRows(Vec<Recipe>),
     /// Row 0 of the first, row 0 of the second, row 1 of the first, …
     InterleaveRows(Box<[Recipe; 2]>),
+    /// Some rows of it.
+    SliceRows {
+        /// What they are of.
+        of: Box<Recipe>,
+        /// First row.
+        start: usize,
+        /// Number of rows.
+        len: usize,
+    },
 }
 
-/// `model.norm.weight`, `(model.norm.weight + 1)`, `rows(a, b)`, `interleave(a, b)`.
+/// `model.norm.weight`, `(model.norm.weight + 1)`, `rows(a, b)`, `interleave(a, b)`, `slice(a, 4, 2)`.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -34,6 +43,7 @@ impl fmt::Display for Recipe {
                 f.write_str(")")
             }
             Recipe::InterleaveRows(pair) => write!(f, "interleave({}, {})", pair[0], pair[1]),
+            Recipe::SliceRows { of, start, len } => write!(f, "slice({of}, {start}, {len})"),
         }
     }
 }
@@ -46,6 +56,7 @@ impl Recipe {
             Recipe::AddScalar(inner, _) => inner.for_each_tensor(visit),
             Recipe::ConcatRows(parts) => parts.iter().for_each(|p| p.for_each_tensor(visit)),
             Recipe::InterleaveRows(pair) => pair.iter().for_each(|p| p.for_each_tensor(visit)),
+            Recipe::SliceRows { of, .. } => of.for_each_tensor(visit),
         }
     }
 }

@@ -243,8 +243,8 @@ fn numbers(op: &Op) -> Result<(), String> {
         Op::Embed { scale, columns, .. } => finite("scale", *scale).and(counts(&[("columns", *columns)])),
         Op::Dequantize { columns, .. } => counts(&[("columns", *columns)]),
         Op::MatMul(m) => epsilon(m.rms_norm).and(positive("soft_cap", m.soft_cap)),
-        Op::Norm(norm) => epsilon(Some(norm.eps)),
-        Op::Slice { start, len } => counts(&[("start", *start), ("len", *len)]),
+        Op::Norm(norm) => epsilon(Some(norm.eps)).and(counts(&[("heads", norm.heads)])),
+        Op::Slice { start, len } | Op::SliceRows { start, len } => counts(&[("start", *start), ("len", *len)]),
         Op::Rope(r) => rope(r),
         Op::WriteRows { stride, offset } => counts(&[("stride", *stride), ("offset", *offset)]),
         Op::Attention(a) => {
@@ -311,6 +311,22 @@ mod tests {
         check(
             "%x = input x : f32[]\n%y = concat_rows %x, %x : f32[]\nreturn",
             expect!["f, %y = concat_rows: f32[] has no fixed number of rows"],
+        );
+        let norm = |heads: u32| {
+            let norm = format!("%y = rms_norm %x, %w {{heads={heads}, eps=0}} : f32[rows, 6]\nreturn y=%y");
+            format!("%x = input x : f32[rows, 6]\n%w = weight w : f32[3]\n{norm}")
+        };
+        check(&norm(2), expect!["fine"]);
+        check(&norm(3), expect!["f, %y = rms_norm: f32[3] is no vector of 2"]);
+        check(&norm(4), expect!["f, %y = rms_norm: f32[rows, 6] does not hold 4 heads"]);
+        check(&norm(0), expect!["f, %y = rms_norm: f32[rows, 6] does not hold 0 heads"]);
+        check(
+            "%x = input x : f32[3, 2]\n%y = slice_rows %x {start=2, len=2} : f32[2, 2]\nreturn y=%y",
+            expect!["f, %y = slice_rows: 2 rows from 2 of f32[3, 2]"],
+        );
+        check(
+            "%x = input x : f32[rows, 2]\n%y = slice_rows %x {start=0, len=1} : f32[1, 2]\nreturn y=%y",
+            expect!["f, %y = slice_rows: f32[rows, 2] has no fixed number of rows"],
         );
     }
 

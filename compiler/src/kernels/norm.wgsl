@@ -1,10 +1,10 @@
 // y[t] = x[t] / sqrt(mean(x[t]²) + EPS) * weight (+ residual[t]), or with LAYER
 // y[t] = (x[t] - mean(x[t])) / sqrt(var(x[t]) + EPS) * weight + bias (+ residual[t]).
 //
-// A workgroup normalises one row. The variance is summed in a second pass over the row, because the mean of squares
+// A workgroup normalises one row, or one of its HEADS parts of COLUMNS columns. The variance is summed in a second pass over the columns, because the mean of squares
 // minus the square of the mean cancels. Each lane reads and writes the same columns in all passes, so y may be x.
 //
-// Grid: x is rows.
+// Grid: x is rows, y heads.
 
 var<workgroup> partial: array<f32, LANES>;
 
@@ -26,7 +26,7 @@ fn sum_lanes(lane: u32, value: f32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let start = workgroup.x * COLUMNS;
+    let start = (workgroup.x * HEADS + workgroup.y) * COLUMNS;
     var mean = 0.0;
     if (LAYER) {
         var sum = 0.0;

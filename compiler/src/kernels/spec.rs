@@ -106,7 +106,7 @@ pub struct EmbedSpec {
     pub scale: f32,
 }
 
-/// [`Norm`](crate::graph::Norm) of rows.
+/// [`Norm`](crate::graph::Norm) of rows, or of each head of each row.
 ///
 /// Bindings: x, weight, bias if layer norm, residual if asked, y. y may be bound to the same range as x or residual.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +115,9 @@ pub struct NormSpec {
     pub kind: NormKind,
     /// Rows.
     pub rows: Dim,
-    /// Columns.
+    /// Heads of a row, which are normalised by themselves; 1 for whole rows.
+    pub heads: usize,
+    /// Columns of a head, entries of weight and bias.
     pub columns: usize,
     /// ε.
     pub eps: f32,

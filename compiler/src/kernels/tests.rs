@@ -135,7 +135,9 @@ fn attentions(specs: &mut Vec<KernelSpec>) {
 fn others(specs: &mut Vec<KernelSpec>) {
     for rows in [Dim::Fixed(1), Dim::Rows] {
         for (kind, residual) in [(NormKind::Rms, false), (NormKind::Rms, true), (NormKind::Layer, true)] {
-            specs.push(KernelSpec::Norm(NormSpec { kind, rows, columns: 65, eps: 1e-5, residual }));
+            for heads in [1, 3] {
+                specs.push(KernelSpec::Norm(NormSpec { kind, rows, heads, columns: 65, eps: 1e-5, residual }));
+            }
         }
         for last in [false, true] {
             let x = View { stride: 100, offset: 30 };

@@ -21,6 +21,7 @@ enum Rows<'a> {
     AddScalar(Box<Rows<'a>>, f32),
     Concat(Vec<(usize, Rows<'a>)>),
     Interleave(Box<[Rows<'a>; 2]>),
+    Slice(Box<Rows<'a>>, usize),
 }
 
 impl<'a> Rows<'a> {
@@ -76,6 +77,13 @@ impl<'a> Rows<'a> {
                 }
                 Ok((n + m, Rows::Interleave(Box::new([a, b]))))
             }
+            Recipe::SliceRows { of, start, len } => {
+                let (rows, of) = Rows::resolve(of, dtype, columns, tensors)?;
+                if start.checked_add(*len).is_none_or(|end| end > rows) {
+                    return Err(fail(&recipe.to_string(), format!("it has {rows} rows")));
+                }
+                Ok((*len, Rows::Slice(Box::new(of), *start)))
+            }
         }
     }
 
@@ -95,6 +103,7 @@ impl<'a> Rows<'a> {
                 parts[index].1.write(row - before, out);
             }
             Rows::Interleave(pair) => pair[row % 2].write(row / 2, out),
+            Rows::Slice(of, start) => of.write(start + row, out),
         }
     }
 }

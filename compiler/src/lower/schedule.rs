@@ -450,7 +450,7 @@ fn lifetimes(graph: &Graph) -> (Vec<ValueId>, Vec<usize>) {
 /// Whether the result of a node is a view of its first operand.
 pub(super) fn is_view(graph: &Graph, node: &Node) -> bool {
     match node.op {
-        Op::Slice { .. } => true,
+        Op::Slice { .. } | Op::SliceRows { .. } => true,
         Op::LastRow => node.operands.first().is_some_and(|x| graph.ty(*x).rows() == Dim::Fixed(1)),
         _ => false,
     }

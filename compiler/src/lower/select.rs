@@ -2,10 +2,14 @@
 
 use super::LowerError;
 use super::schedule::{Bound, Location, Scheduler, is_view};
-use crate::graph::{Dim, Node, NormKind, Op, ValueId};
+use crate::graph::{CallScalar, Dim, Node, NormKind, Op, ValueId};
 use crate::kernels::spec::{
     CopyRowsSpec, Elementwise, ElementwiseSpec, KernelSpec, NormSpec, OverlayRowsSpec, PatchifySpec, View,
+    WriteRowsSpec,
 };
+use dwindle_schemes::FloatType;
+
+const CONSTANTS_ONLY: &str = "such rows can be joined in constants only; run the passes that fold constants";
 
 impl Scheduler<'_, '_> {
     /// Lowers one node.
@@ -15,9 +19,8 @@ impl Scheduler<'_, '_> {
         };
         match &node.op {
             Op::Input { .. } | Op::State { .. } | Op::Weight(_) | Op::Call(_) => self.source(&node.op, result),
-            Op::ConcatRows | Op::InterleaveRows => {
-                Err(self.unsupported("rows can be joined in constants only; run the passes that fold constants"))
-            }
+            Op::ConcatRows => self.concat_rows(node),
+            Op::InterleaveRows => Err(self.unsupported(CONSTANTS_ONLY)),
             Op::Dequantize { format, .. } => Err(self.unsupported(format!(
                 "{format} data is read only by matrix products and embeddings; run the passes that fuse it into them"
             ))),
@@ -25,7 +28,8 @@ impl Scheduler<'_, '_> {
             Op::MatMul(matmul) => self.matmul(node, matmul),
             Op::Norm(norm) => {
                 let input = self.operand(node, 0)?;
-                let (rows, columns) = (self.graph.ty(input).rows(), self.graph.ty(input).columns());
+                let (rows, heads) = (self.graph.ty(input).rows(), norm.heads.max(1));
+                let columns = self.graph.ty(input).columns() / heads;
                 let mut bindings = vec![self.read(input)?, self.vector(self.operand(node, 1)?, "weight", 0..columns)?];
                 if norm.kind == NormKind::Layer {
                     bindings.push(self.vector(self.operand(node, 2)?, "bias", 0..columns)?);
@@ -37,7 +41,7 @@ impl Scheduler<'_, '_> {
                     reusable.insert(0, residual);
                 }
                 bindings.push(self.write(result, &reusable)?);
-                let spec = NormSpec { kind: norm.kind, rows, columns, eps: norm.eps, residual: norm.residual };
+                let spec = NormSpec { kind: norm.kind, rows, heads, columns, eps: norm.eps, residual: norm.residual };
                 self.push(KernelSpec::Norm(spec), bindings)
             }
             Op::Add => {
@@ -53,8 +57,9 @@ impl Scheduler<'_, '_> {
             Op::Activate(activation) => self.elementwise(node, Elementwise::Activate(*activation)),
             Op::SoftCap { cap } => self.elementwise(node, Elementwise::SoftCap(*cap)),
             Op::Glu(activation) => self.elementwise(node, Elementwise::Glu(*activation)),
-            Op::Slice { start, .. } => self.view(self.operand(node, 0)?, result, *start),
-            Op::LastRow if is_view(self.graph, node) => self.view(self.operand(node, 0)?, result, 0),
+            Op::Slice { start, .. } => self.view(self.operand(node, 0)?, result, |_| *start),
+            Op::SliceRows { start, .. } => self.view(self.operand(node, 0)?, result, |stride| start * stride),
+            Op::LastRow if is_view(self.graph, node) => self.view(self.operand(node, 0)?, result, |_| 0),
             Op::LastRow => {
                 let input = self.operand(node, 0)?;
                 let ty = self.graph.ty(input).clone();
@@ -121,14 +126,44 @@ impl Scheduler<'_, '_> {
         self.push(KernelSpec::Elementwise(ElementwiseSpec { function, rows, columns }), bindings)
     }
 
-    /// `result` is what `value` holds from column `start` on.
-    fn view(&mut self, value: ValueId, result: ValueId, start: usize) -> Result<(), LowerError> {
+    /// The rows of values that are computed, one after the other: each is written to its place.
+    fn concat_rows(&mut self, node: &Node) -> Result<(), LowerError> {
+        let result = node.results[0];
+        let [Dim::Fixed(state_rows), Dim::Fixed(columns)] = self.graph.ty(result).shape[..] else {
+            return Err(self.unsupported(CONSTANTS_ONLY));
+        };
+        let mut parts = Vec::with_capacity(node.operands.len());
+        let mut computed = false;
+        for &operand in &node.operands {
+            computed |= !matches!(self.location(operand)?, Location::Constant(_));
+            let Dim::Fixed(rows) = self.graph.ty(operand).rows() else {
+                return Err(self.unsupported("rows can be joined only where their number is fixed"));
+            };
+            parts.push((operand, rows));
+        }
+        if !computed {
+            return Err(self.unsupported(CONSTANTS_ONLY));
+        }
+        let sources: Vec<Bound> = parts.iter().map(|&(part, _)| self.read(part)).collect::<Result<_, _>>()?;
+        let whole = self.write(result, &[])?;
+        let mut offset = 0;
+        for (source, (_, rows)) in sources.into_iter().zip(parts) {
+            let (start, state) = (CallScalar::Tile, FloatType::F32);
+            let spec = WriteRowsSpec { rows: Dim::Fixed(rows), columns, state_rows, start, stride: 0, offset, state };
+            self.push(KernelSpec::WriteRows(spec), vec![source, whole])?;
+            offset += rows;
+        }
+        Ok(())
+    }
+
+    /// `result` is what `value` holds from some element on, which depends on the elements from one row to the next.
+    fn view(&mut self, value: ValueId, result: ValueId, start: impl Fn(usize) -> usize) -> Result<(), LowerError> {
         let (bound, View { stride, offset }) = self.rows_with_gaps(value)?;
         let float = match self.location(value)? {
             Location::Stored { float, .. } => float,
-            _ => dwindle_schemes::FloatType::F32,
+            _ => FloatType::F32,
         };
-        self.locate(result, Location::Stored { bound, view: View { stride, offset: offset + start }, float });
+        self.locate(result, Location::Stored { bound, view: View { stride, offset: offset + start(stride) }, float });
         Ok(())
     }
 

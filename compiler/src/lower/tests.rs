@@ -30,7 +30,7 @@ fn outline(spec: &KernelSpec, _: &Target) -> Result<Emitted, EmitError> {
             [vec![W], stored(s.format), vec![W]].concat(),
         ),
         KernelSpec::Norm(s) => (
-            format!("norm.{:?}.n{}.{}", s.kind, s.columns, s.rows),
+            format!("norm.{:?}.n{}x{}.{}", s.kind, s.heads, s.columns, s.rows),
             [vec![W, R], bias(s.kind == crate::graph::NormKind::Layer), residual(s.residual), vec![W]].concat(),
         ),
         KernelSpec::RopeWriteKv(s) => (format!("rope_write_kv.{}.{}", s.state, s.rows), vec![W, R, W, W, W]),
@@ -387,6 +387,52 @@ fn views_copies_and_aliases() {
           output input: f32[5, 12] in input
     "#]]
     .assert_eq(&print_plan(&lowered.plan));
+}
+
+/// A class token before the patches, and the patches alone: rows are written to their places, and copied when a kernel
+/// needs them without the others.
+#[test]
+fn rows_joined_and_taken_out() {
+    let mut b = Builder::new("encode_image");
+    let x = b.input("x", Type::fixed(DType::F32, &[5, 4]));
+    let class = b.weight("class", Type::fixed(DType::F32, &[1, 4]));
+    let all = b.concat_rows(&[class, x]);
+    let norm = vector(&mut b, "norm", 2);
+    let normed = b.rms_norm_heads(all, norm, 2, 1e-6);
+    let patches = b.slice_rows(normed, 1, 5);
+    let y = b.activate(patches, Activation::Silu);
+    let lowered = lowered(&[b.finish(vec![("y".to_owned(), y)])], &vulkan());
+    expect![[r#"
+        buffers
+          weights.0: 16 bytes, weights from models/m/weights.0
+          weights.1: 16 bytes, weights from models/m/weights.1
+          y: 80 bytes, output
+          x: 80 bytes, input
+          scratch.0: 96 bytes, scratch
+          scratch.1: 80 bytes, scratch
+        encode_image: at most 1 rows a call, 5 steps
+          input x: f32[5, 4] in x
+          write_rows.f32.1 (weights.0[0..+16], scratch.0) on 1 x rows x 1
+          write_rows.f32.5 (x, scratch.0) on 1 x rows x 1
+          norm.Rms.n2x2.6 (scratch.0, weights.1[0..+16], scratch.0) on 1 x rows x 1
+          copy_rows.4+4.5 (scratch.0, scratch.1) on 1 x rows x 1
+          elementwise.Activate(Silu).5 (scratch.1, y) on 1 x rows x 1
+          output y: f32[5, 4] in y
+    "#]]
+    .assert_eq(&print_plan(&lowered.plan));
+
+    let mut b = Builder::new("f");
+    let x = b.input("x", Type::matrix(Dim::Fixed(2), 8));
+    let [one, two] = ["one", "two"].map(|name| b.weight(name, Type::fixed(DType::F32, &[1, 8])));
+    let both = b.concat_rows(&[one, two]);
+    let y = b.add(x, both);
+    refused(
+        &[b.finish(vec![("y".to_owned(), y)])],
+        &vulkan(),
+        expect![
+            "function `f`, node 3: ConcatRows cannot be lowered: such rows can be joined in constants only; run the passes that fold constants"
+        ],
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! | `AddScalar(Weight w)` | `Weight (w + value)` |
 //! | `ConcatRows(Weight a, Weight b, …)` | `Weight rows(a, b, …)` |
 //! | `InterleaveRows(Weight a, Weight b)` | `Weight interleave(a, b)` |
+//! | `SliceRows(Weight a)` | `Weight slice(a, start, len)` |
 //! | `Scale(Embed with scale 1)` | `Embed with scale factor` |
 //! | `Scale` by 1 | its operand |
 //!
@@ -23,6 +24,7 @@ fn fold_recipe(rewriter: &mut Rewriter<'_>, id: NodeId) -> Option<()> {
     let recipe = match &node.op {
         Op::AddScalar { value } => Recipe::AddScalar(Box::new(parts()?.pop()?), *value),
         Op::ConcatRows => Recipe::ConcatRows(parts()?),
+        Op::SliceRows { start, len } => Recipe::SliceRows { of: Box::new(parts()?.pop()?), start: *start, len: *len },
         Op::InterleaveRows => Recipe::InterleaveRows(Box::new(<[Recipe; 2]>::try_from(parts()?).ok()?)),
         _ => return None,
     };

@@ -13,7 +13,8 @@ pub(super) fn run(graph: &mut Graph) {
 
 fn fuse(rewriter: &mut Rewriter<'_>, id: NodeId) -> Option<()> {
     let node = rewriter.node(id)?;
-    let (Op::Norm(Norm { kind: NormKind::Rms, eps, residual: false }), &[x, weight]) = (&node.op, &node.operands[..])
+    let (Op::Norm(Norm { kind: NormKind::Rms, heads: 1, eps, residual: false }), &[x, weight]) =
+        (&node.op, &node.operands[..])
     else {
         return None;
     };

@@ -85,6 +85,7 @@ const fn is_row_wise(op: &Op) -> bool {
         | Op::InterleaveRows
         | Op::Dequantize { .. }
         | Op::Embed { .. }
+        | Op::SliceRows { .. }
         | Op::LastRow
         | Op::Rope(_)
         | Op::WriteRows { .. }

@@ -46,6 +46,18 @@ impl StoredProduct {
     }
 }
 
+/// Adds the product whose weight has the rows of the first half and of the second half of another's alternate.
+pub fn add_with_halves_interleaved(rewriter: &mut Rewriter<'_>, product: &StoredProduct) -> Option<ValueId> {
+    let len = product.n / 2;
+    let mut parts = Vec::new();
+    for &part in &product.parts {
+        let first = rewriter.add(Op::SliceRows { start: 0, len }, vec![part])?;
+        let second = rewriter.add(Op::SliceRows { start: len, len }, vec![part])?;
+        parts.push(rewriter.add(Op::InterleaveRows, vec![first, second])?);
+    }
+    add_product(rewriter, product, parts)
+}
+
 /// Adds one product for several that fit each other; `merge` ([`Op::ConcatRows`] or [`Op::InterleaveRows`]) is applied to
 /// codes, scales or values alike, because a row of each belongs to one row of w.
 pub fn add_merged(rewriter: &mut Rewriter<'_>, products: &[StoredProduct], merge: &Op) -> Option<ValueId> {
@@ -54,14 +66,19 @@ pub fn add_merged(rewriter: &mut Rewriter<'_>, products: &[StoredProduct], merge
     for part in 0..first.parts.len() {
         parts.push(rewriter.add(merge.clone(), products.iter().map(|product| product.parts[part]).collect())?);
     }
-    let w = match first.format {
+    add_product(rewriter, first, parts)
+}
+
+/// Adds the product of what another multiplies with a weight that is stored alike.
+fn add_product(rewriter: &mut Rewriter<'_>, like: &StoredProduct, parts: Vec<ValueId>) -> Option<ValueId> {
+    let w = match like.format {
         None => parts[0],
         Some(format) => {
-            let columns = rewriter.ty(first.x).columns();
+            let columns = rewriter.ty(like.x).columns();
             rewriter.add(Op::Dequantize { format, columns }, parts)?
         }
     };
-    rewriter.add(Op::MatMul(MatMul::default()), vec![first.x, w])
+    rewriter.add(Op::MatMul(MatMul::default()), vec![like.x, w])
 }
 
 /// Whether a value is a constant vector of `n` floats: what a bias is.

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::super::Shape;
-use super::super::keys::Keys;
+use super::super::keys::{ACTIVATIONS, Keys};
+use super::{Decoder, Rotary};
+use crate::graph::Activation;
 
 /// Greatest sizes that are accepted: beyond all published models, and no product of three overflows.
 const MAX_WIDTH: usize = 1 << 17;
@@ -13,16 +15,30 @@ const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
 const MAX_HEAD_DIM: usize = 1 << 10;
 
+/// What the class of a family's configuration says where a key is absent.
+#[derive(Clone, Debug)]
+pub struct ShapeDefaults {
+    /// `head_dim`; without one it is hidden / heads.
+    pub head_dim: Option<usize>,
+    /// There are as many key and value heads as query heads; else the number is required.
+    pub kv_heads_as_heads: bool,
+    /// `max_position_embeddings`.
+    pub positions: usize,
+}
+
 impl Shape {
-    /// Reads the sizes. `head_dim` and `positions` are the family's defaults; without the former it is hidden / heads.
-    pub fn read(keys: &mut Keys<'_>, head_dim: Option<usize>, positions: usize) -> Shape {
+    /// Reads the sizes.
+    pub fn read(keys: &mut Keys<'_>, defaults: &ShapeDefaults) -> Shape {
         let hidden_size = keys.size("hidden_size", MAX_WIDTH);
         let n_heads = keys.size("num_attention_heads", MAX_HEADS);
-        let n_kv_heads = keys.size("num_key_value_heads", MAX_HEADS);
+        let n_kv_heads = match defaults.kv_heads_as_heads {
+            true => keys.maybe_size("num_key_value_heads", MAX_HEADS).unwrap_or(n_heads),
+            false => keys.size("num_key_value_heads", MAX_HEADS),
+        };
         if !n_heads.is_multiple_of(n_kv_heads) {
             keys.refuse("num_key_value_heads", format!("a divisor of num_attention_heads, {n_heads}"));
         }
-        let given = keys.maybe_size("head_dim", MAX_HEAD_DIM).or(head_dim);
+        let given = keys.maybe_size("head_dim", MAX_HEAD_DIM).or(defaults.head_dim);
         if given.is_none() && keys.is_fine() && !hidden_size.is_multiple_of(n_heads) {
             keys.refuse("hidden_size", format!("a multiple of num_attention_heads, {n_heads}"));
         }
@@ -35,7 +51,9 @@ impl Shape {
             hidden_size,
             vocab_size: keys.size("vocab_size", MAX_VOCAB),
             intermediate_size: keys.size("intermediate_size", MAX_WIDTH),
-            max_position_embeddings: keys.maybe_size("max_position_embeddings", MAX_POSITIONS).unwrap_or(positions),
+            max_position_embeddings: keys
+                .maybe_size("max_position_embeddings", MAX_POSITIONS)
+                .unwrap_or(defaults.positions),
             n_layers: keys.size("num_hidden_layers", MAX_LAYERS),
             n_heads,
             n_kv_heads,
@@ -49,11 +67,37 @@ impl Shape {
     }
 }
 
+impl Decoder {
+    /// A decoder of the plain kind, as Llama's (Touvron et al. 2023, arXiv 2302.13971): what most families vary.
+    /// `tied` is what holds where the keys do not say.
+    pub fn read(prefix: &'static str, keys: &mut Keys<'_>, shape: Shape, eps: f64, tied: bool) -> Decoder {
+        plain(keys);
+        Decoder {
+            prefix,
+            rms_norm_eps: keys.float("rms_norm_eps", eps) as f32,
+            rope: Rotary::read(keys, 10000.0),
+            local_rope: None,
+            activation: keys.choice("hidden_act", Activation::Silu, ACTIVATIONS),
+            tied: keys.flag("tie_word_embeddings", tied),
+            packed: false,
+            qkv_bias: false,
+            qk_norms: false,
+            norm_adds_one: false,
+            post_norms: false,
+            embedding_scale: None,
+            attention_scale: (shape.head_dim as f64).powf(-0.5) as f32,
+            attention_soft_cap: None,
+            final_soft_cap: None,
+            windows: vec![None; shape.n_layers],
+            shape,
+        }
+    }
+}
+
 /// Keys that may change the maths of any decoder, with the only values that do not.
 pub fn plain(keys: &mut Keys<'_>) {
     keys.only("attention_bias", &Value::Bool(false));
     keys.only("mlp_bias", &Value::Bool(false));
     keys.only("pretraining_tp", &Value::from(1));
-    keys.only("rope_scaling", &Value::Null);
     keys.only("use_bidirectional_attention", &Value::Bool(false));
 }

@@ -5,7 +5,7 @@ use dwindle_schemes::Format;
 use super::super::weights::Weights;
 use super::super::{Function, GraphOptions};
 use super::Decoder;
-use crate::graph::{Attention, CallScalar, DType, Dim, Graph, Rope, Type, ValueId};
+use crate::graph::{Attention, CallScalar, DType, Dim, Graph, Type, ValueId};
 
 impl Decoder {
     /// The graph of a function. With `image_rows`, the rows of the state of that name, pictures are laid over the
@@ -70,11 +70,21 @@ impl Decoder {
     }
 
     fn norm(&self, weights: &mut Weights<'_>, x: ValueId, name: &str) -> ValueId {
-        let mut weight = weights.vector(&format!("{name}.weight"), self.shape.hidden_size);
-        if self.norm_adds_one {
-            weight = weights.graph.add_scalar(weight, 1.0);
-        }
+        let weight = self.norm_weight(weights, name, self.shape.hidden_size);
         weights.graph.rms_norm(x, weight, self.rms_norm_eps)
+    }
+
+    fn head_norm(&self, weights: &mut Weights<'_>, x: ValueId, name: &str, heads: usize) -> ValueId {
+        let weight = self.norm_weight(weights, name, self.shape.head_dim);
+        weights.graph.rms_norm_heads(x, weight, heads, self.rms_norm_eps)
+    }
+
+    fn norm_weight(&self, weights: &mut Weights<'_>, name: &str, n: usize) -> ValueId {
+        let weight = weights.vector(&format!("{name}.weight"), n);
+        match self.norm_adds_one {
+            true => weights.graph.add_scalar(weight, 1.0),
+            false => weight,
+        }
     }
 
     fn layer(&self, weights: &mut Weights<'_>, x: ValueId, layer: usize, context: usize) -> ValueId {
@@ -102,13 +112,34 @@ impl Decoder {
     fn attention(&self, weights: &mut Weights<'_>, x: ValueId, layer: usize, name: &str, context: usize) -> ValueId {
         let shape = &self.shape;
         let (q_columns, kv_columns) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
-        let mut project = |projection: &str, columns: usize| {
+        let projections = self.projections(q_columns, kv_columns);
+        let project = |&(projection, columns): &(&str, usize)| {
             let name = format!("{name}.self_attn.{projection}");
             weights.linear(x, &name, columns, shape.hidden_size, self.qkv_bias)
         };
-        let (q, k, v) = (project("q_proj", q_columns), project("k_proj", kv_columns), project("v_proj", kv_columns));
+        let (q, k, v) = match projections.iter().map(project).collect::<Vec<_>>()[..] {
+            [q, k, v] => (q, k, v),
+            [qkv, ..] => (
+                weights.graph.slice(qkv, 0, q_columns),
+                weights.graph.slice(qkv, q_columns, kv_columns),
+                weights.graph.slice(qkv, q_columns + kv_columns, kv_columns),
+            ),
+            [] => unreachable!("there are projections"),
+        };
+        let (q, k) = match self.qk_norms {
+            true => (
+                self.head_norm(weights, q, &format!("{name}.self_attn.q_norm"), shape.n_heads),
+                self.head_norm(weights, k, &format!("{name}.self_attn.k_norm"), shape.n_kv_heads),
+            ),
+            false => (q, k),
+        };
         let graph = &mut weights.graph;
-        let (q, k) = (graph.rope(q, self.rope()), graph.rope(k, self.rope()));
+        let rope = match self.windows[layer] {
+            Some(_) => self.local_rope.unwrap_or(self.rope),
+            None => self.rope,
+        };
+        let rope = rope.rope(shape.head_dim);
+        let (q, k) = (graph.rope(q, rope.clone()), graph.rope(k, rope));
         graph.label(q, format!("layers.{layer}.q"));
         let mut cached = |rows: ValueId, which: &str| {
             let state_name = format!("kv.{layer}.{which}");
@@ -131,20 +162,18 @@ impl Decoder {
 
     fn feed_forward(&self, weights: &mut Weights<'_>, x: ValueId, name: &str) -> ValueId {
         let (hidden, wide) = (self.shape.hidden_size, self.shape.intermediate_size);
-        let gate = weights.linear(x, &format!("{name}.mlp.gate_proj"), wide, hidden, false);
-        let up = weights.linear(x, &format!("{name}.mlp.up_proj"), wide, hidden, false);
+        let (gate, up) = match self.packed {
+            true => {
+                let both = weights.linear(x, &format!("{name}.mlp.gate_up_proj"), 2 * wide, hidden, false);
+                (weights.graph.slice(both, 0, wide), weights.graph.slice(both, wide, wide))
+            }
+            false => (
+                weights.linear(x, &format!("{name}.mlp.gate_proj"), wide, hidden, false),
+                weights.linear(x, &format!("{name}.mlp.up_proj"), wide, hidden, false),
+            ),
+        };
         let gate = weights.graph.activate(gate, self.activation);
         let gated = weights.graph.mul(gate, up);
         weights.linear(gated, &format!("{name}.mlp.down_proj"), hidden, wide, false)
-    }
-
-    /// `1 / θ^(2i / head_dim)`, rounded to f32 where transformers' f32 arithmetic rounds.
-    fn rope(&self) -> Rope {
-        let head_dim = self.shape.head_dim;
-        let frequency = |i: usize| {
-            let exponent = (2 * i) as f32 / head_dim as f32;
-            1.0 / self.rope_theta.powf(f64::from(exponent)) as f32
-        };
-        Rope { head_dim, inv_freq: (0..head_dim / 2).map(frequency).collect(), magnitude: 1.0 }
     }
 }

@@ -4,7 +4,7 @@ use dwindle_bundle::{Resample, Tiling};
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
-use super::super::golden::{config, family};
+use super::super::golden::{config, family, fixture};
 use super::super::parse;
 
 /// Sets `path` (dots between levels) to a value, or removes it, and reads the configuration.
@@ -26,7 +26,7 @@ fn check(name: &str, changes: &[(&str, Option<Value>)], expected: Expect) {
 #[test]
 fn unknown_family() {
     let error = parse("gpt2", &serde_json::Map::new(), None).map(|_| ()).unwrap_err();
-    expect!["model_type `gpt2` is not supported: expected one of gemma, gemma2, llava_onevision, qwen2; compiler/src/arch/README.md says how to add one"].assert_eq(&error.to_string());
+    expect!["model_type `gpt2` is not supported: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3; compiler/src/arch/README.md says how to add one"].assert_eq(&error.to_string());
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn unsupported_values() {
         ],
         expect![[r#"
             qwen2: unsupported configuration:
-              - `rope_scaling` is {"rope_type":"yarn","factor":4.0,"original_max_position_embe…: expected null
+              - `rope_scaling.rope_type` is "yarn": expected linear, llama3
               - `hidden_act` is "relu": expected gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu, swish
               - `logit_scale` is 0.5: expected no such key, since its meaning is not implemented
             Use a checkpoint without it, or add support in compiler/src/arch"#]],
@@ -157,6 +157,143 @@ fn unsupported_values() {
 }
 
 #[test]
+fn rotations() {
+    let scaling = |value: Value| [("rope_scaling", Some(value))];
+    check("llama", &scaling(json!({"rope_type": "linear", "factor": 4.0})), expect!["fine"]);
+    check("gemma3_text", &scaling(json!({"rope_type": "linear", "factor": 8.0})), expect!["fine"]);
+    check(
+        "llama",
+        &scaling(json!({"rope_type": "llama3", "factor": 8.0})),
+        expect![
+            "llama: the configuration lacks rope_scaling.low_freq_factor, rope_scaling.high_freq_factor, rope_scaling.original_max_position_embeddings; complete it, or download it again"
+        ],
+    );
+    check(
+        "llama",
+        &scaling(json!({"factor": 8.0})),
+        expect!["llama: the configuration lacks rope_scaling.rope_type; complete it, or download it again"],
+    );
+    check(
+        "llama",
+        &scaling(json!({"rope_type": "linear", "factor": 4.0, "beta_fast": 32})),
+        expect![[r#"
+        llama: unsupported configuration:
+          - `rope_scaling.beta_fast` is 32: expected no such key, since its meaning is not implemented
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llama",
+        &[
+            ("rope_scaling.high_freq_factor", Some(json!(1))),
+            ("rope_scaling.original_max_position_embeddings", Some(json!(0))),
+        ],
+        expect![[r#"
+            llama: unsupported configuration:
+              - `rope_scaling.high_freq_factor` is 1: expected more than low_freq_factor, 1
+              - `rope_scaling.original_max_position_embeddings` is 0: expected a whole number from 1 to 16777216
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    let factors = json!([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    check(
+        "phi3",
+        &scaling(json!({"rope_type": "longrope", "short_factor": factors, "long_factor": factors})),
+        expect![[r#"
+            phi3: unsupported configuration:
+              - `rope_scaling.rope_type` is "longrope": expected linear, llama3
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "phi3",
+        &[("partial_rotary_factor", Some(json!(0.75)))],
+        expect![[r#"
+        phi3: unsupported configuration:
+          - `partial_rotary_factor` is 0.75: expected 1: heads are rotated whole
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check("phi3", &[("partial_rotary_factor", Some(json!(1)))], expect!["fine"]);
+    check(
+        "llama",
+        &[("rope_interleaved", Some(json!(true)))],
+        expect![[r#"
+        llama: unsupported configuration:
+          - `rope_interleaved` is true: expected false
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+}
+
+#[test]
+fn layers_of_a_tower() {
+    check(
+        "llava_1_5",
+        &[("vision_feature_layer", Some(json!([-2, -5])))],
+        expect![[r#"
+        llava: unsupported configuration:
+          - `vision_feature_layer` is [-2,-5]: expected the number of one of 3 layers
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llava_1_5",
+        &[("vision_feature_layer", Some(json!(i64::MIN)))],
+        expect![[r#"
+        llava: unsupported configuration:
+          - `vision_feature_layer` is -9223372036854775808: expected the number of one of 3 layers
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llava_1_5",
+        &[("vision_feature_select_strategy", Some(json!("full")))],
+        expect![[r#"
+        llava: unsupported configuration:
+          - `vision_feature_select_strategy` is "full": expected "default"
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llava_1_5",
+        &[("vision_config.model_type", Some(json!("siglip_vision_model")))],
+        expect![[r#"
+        llava: unsupported configuration:
+          - `vision_config.model_type` is "siglip_vision_model": expected "clip_vision_model"
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llava_1_5",
+        &[("vision_config.image_size", Some(json!(35)))],
+        expect![[r#"
+        llava: unsupported configuration:
+          - `preprocessor_config.json: crop_size` is {"height":28,"width":28}: expected the tower's image_size, 35 by 35
+          - `preprocessor_config.json: size` is {"shortest_edge":28}: expected a shortest_edge of 35, the tower's image_size, or more
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llava_1_5",
+        &[("text_config.model_type", Some(json!("mistral")))],
+        expect![[r#"
+        llava: unsupported configuration:
+          - `text_config.model_type` is "mistral": expected "llama"
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llava_1_5",
+        &[("vision_config", None)],
+        expect!["llava: the configuration lacks vision_config; complete it, or download it again"],
+    );
+    // Sizes of the text model have transformers' defaults.
+    check("llava_1_5", &[("text_config.hidden_size", None)], expect!["fine"]);
+    let mut processor: Value =
+        serde_json::from_str(include_str!("../../../../tests/golden/llava_1_5/preprocessor_config.json")).unwrap();
+    processor["image_processor_type"] = json!("LlavaImageProcessor");
+    processor["do_pad"] = json!(true);
+    processor["size"] = json!({"shortest_edge": 20});
+    let error = parse("llava", &config("llava_1_5", "config.json"), Some(&processor)).map(|_| ()).unwrap_err();
+    expect![[r#"
+        llava: unsupported configuration:
+          - `preprocessor_config.json: image_processor_type` is "LlavaImageProcessor": expected CLIPImageProcessor, CLIPImageProcessorFast, CLIPFeatureExtractor
+          - `preprocessor_config.json: do_pad` is true: expected false
+          - `preprocessor_config.json: size` is {"shortest_edge":20}: expected a shortest_edge of 28, the tower's image_size, or more
+        Use a checkpoint without it, or add support in compiler/src/arch"#]].assert_eq(&error.to_string());
+}
+
+#[test]
 fn hostile_sizes() {
     check(
         "gemma",
@@ -219,7 +356,7 @@ fn any_value_anywhere() {
         json!({}),
         json!(true),
     ];
-    for name in super::super::families() {
+    for name in &super::super::families().map(fixture).collect::<Vec<_>>() {
         let right = config(name, "config.json");
         let mut paths: Vec<(Option<&str>, String)> = right.keys().map(|key| (None, key.clone())).collect();
         for scope in ["text_config", "vision_config"] {
@@ -273,7 +410,14 @@ fn published_configurations() {
     let table = [
         ("compiler/src/synth/presets/gemma-2b.json", 256_000, true),
         ("compiler/src/synth/presets/gemma-2-2b.json", 256_000, true),
+        ("compiler/src/synth/presets/gemma-3-1b.json", 262_144, true),
+        ("compiler/src/synth/presets/llama-3.2-1b.json", 128_256, true),
+        ("compiler/src/synth/presets/mistral-7b.json", 32_000, false),
+        ("compiler/src/synth/presets/phi-3-mini-4k.json", 32_064, false),
         ("compiler/src/synth/presets/qwen2-0.5b.json", 151_936, true),
+        ("compiler/src/synth/presets/qwen3-0.6b.json", 151_936, true),
+        ("compiler/src/synth/presets/smollm2-135m.json", 49_152, true),
+        ("compiler/src/synth/presets/tinyllama-1.1b.json", 32_000, false),
         ("compiler/src/synth/presets/llava-onevision-0.5b.json", 152_000, true),
         ("demo/pocket-gemma/config.json", 2048, true),
         ("demo/pocket-llava/config.json", 768, true),

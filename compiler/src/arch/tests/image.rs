@@ -12,6 +12,9 @@ use crate::graph::eval::Tensor;
 
 const NAME: &str = "llava_onevision";
 
+/// All that see; those of one tile are tested in `center_crop`.
+pub const MODELS: [&str; 2] = [NAME, super::center_crop::NAME];
+
 /// Pictures, and rows and columns of their grids of tiles.
 const IMAGES: [(&str, usize, usize); 4] = [("square", 1, 1), ("landscape", 2, 3), ("portrait", 4, 2), ("large", 4, 4)];
 

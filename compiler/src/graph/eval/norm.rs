@@ -1,15 +1,22 @@
-//! RMS norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016) of each row.
+//! RMS norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016) of each row, or of each head of a row.
 
 use super::super::NormKind;
 use super::tensor::{Data, Tensor};
 
-/// `x / sqrt(mean(x²) + ε) * weight`, or `(x - mean) / sqrt(var + ε) * weight + bias`.
-pub fn norm(kind: NormKind, eps: f32, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, String> {
-    let columns = x.columns();
+/// `x / sqrt(mean(x²) + ε) * weight`, or `(x - mean) / sqrt(var + ε) * weight + bias`, of each of `heads` parts of a row.
+pub fn norm(
+    kind: NormKind,
+    heads: usize,
+    eps: f32,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor, String> {
+    let columns = x.columns() / heads.max(1);
     let weight = weight.floats()?;
     let bias = bias.map(Tensor::floats).transpose()?;
-    if weight.len() != columns || bias.is_some_and(|bias| bias.len() != columns) {
-        return Err(format!("{} weights for {columns} columns", weight.len()));
+    if columns * heads != x.columns() || weight.len() != columns || bias.is_some_and(|bias| bias.len() != columns) {
+        return Err(format!("{} weights for {heads} heads in {} columns", weight.len(), x.columns()));
     }
     let mut values = Vec::with_capacity(x.floats()?.len());
     for row in x.floats()?.chunks_exact(columns) {

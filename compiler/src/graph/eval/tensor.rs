@@ -200,6 +200,20 @@ pub fn slice_columns(x: &Tensor, start: usize, len: usize) -> Result<Tensor, Str
     Tensor::new(vec![x.rows(), len], Data::F32(values))
 }
 
+/// Rows `start .. start + len`.
+pub fn slice_rows(x: &Tensor, start: usize, len: usize) -> Result<Tensor, String> {
+    fn part<T: Copy>(start: usize, end: usize) -> impl Fn(&[T], &[T]) -> Vec<T> {
+        move |a, _| a[start..end].to_vec()
+    }
+    let end = start.checked_add(len).filter(|end| !x.shape.is_empty() && *end <= x.shape[0]);
+    let end = end.ok_or_else(|| format!("{len} rows from {start} of {:?}", x.shape))?;
+    let width = x.shape[1..].iter().product::<usize>();
+    let data = gather!(&x.data, &x.data, part(start * width, end * width));
+    let mut shape = x.shape.clone();
+    shape[0] = len;
+    Tensor::new(shape, data)
+}
+
 /// The last row of a matrix.
 pub fn last_row(x: &Tensor) -> Result<Tensor, String> {
     let row = x.floats()?.chunks_exact(x.columns()).next_back().ok_or("there is no row")?;

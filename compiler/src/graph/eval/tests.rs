@@ -77,6 +77,31 @@ fn matmul_and_norms() {
     check(&run(&layer, &memory, (2, 0), &[("x", x)]), &[root + 1.0, 2.0, 3.0 - 3.0 * root, 1.0, 2.0, 3.0]);
 }
 
+/// Each head of a row by itself: 3 and 4 over √12.5, 0 and 2 over √2.
+#[test]
+fn norm_of_heads() {
+    let memory = Memory::default().with("g", &[2], &[1.0, 2.0]);
+    let body = "%x = input x : f32[rows, 4]\n%g = weight g : f32[2]
+        %y = rms_norm %x, %g {heads=2, eps=0} : f32[rows, 4]\nreturn y=%y";
+    let x = Tensor::f32(vec![1, 4], vec![3.0, 4.0, 0.0, 2.0]);
+    let (first, second) = (12.5_f32.sqrt(), 2_f32.sqrt());
+    check(&run(body, &memory, (1, 0), &[("x", x)]), &[3.0 / first, 8.0 / first, 0.0, 4.0 / second]);
+}
+
+#[test]
+fn rows_joined_and_taken_out() {
+    let memory = Memory::default().with("c", &[1, 2], &[7.0, 8.0]);
+    let body = "%x = input x : f32[2, 2]\n%c = weight c : f32[1, 2]
+        %all = concat_rows %c, %x : f32[3, 2]
+        %y = slice_rows %all {start=1, len=2} : f32[2, 2]\nreturn all=%all, y=%y";
+    let x = Tensor::f32(vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]);
+    let outputs = Evaluator::new(&memory)
+        .run(&graph(body), Call { rows: 1, position: 0, tile: 0 }, &BTreeMap::from([("x", x)]))
+        .unwrap();
+    check(outputs.floats("all").unwrap(), &[7.0, 8.0, 1.0, 2.0, 3.0, 4.0]);
+    check(outputs.floats("y").unwrap(), &[1.0, 2.0, 3.0, 4.0]);
+}
+
 /// Two of three columns wide, 3-bit groups of ten; zero stands for code 3.
 #[test]
 fn grouped_weights() {

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 use super::super::recipe::{Recipe, Stored, Tensors};
 use super::super::{DType, Dim, Type};
-use super::tensor::{Data, Tensor, concat_rows, interleave_rows};
+use super::tensor::{Data, Tensor, concat_rows, interleave_rows, slice_rows};
 
 /// What a recipe stands for, as a value of type `ty`. Its tensors have as many elements, in whatever shape they are stored;
 /// an f32 value may come from a tensor of any float type.
@@ -39,6 +39,7 @@ fn evaluate(tensors: &dyn Tensors, recipe: &Recipe, dtype: DType) -> Result<Tens
         Recipe::InterleaveRows(pair) => {
             interleave_rows(&evaluate(tensors, &pair[0], dtype)?, &evaluate(tensors, &pair[1], dtype)?)
         }
+        Recipe::SliceRows { of, start, len } => slice_rows(&evaluate(tensors, of, dtype)?, *start, *len),
     }
 }
 

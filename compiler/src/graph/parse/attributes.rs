@@ -153,8 +153,10 @@ pub fn op<'t>(mnemonic: &str, a: &mut Attributes<'t>, ropes: &BTreeMap<&'t str, 
     if let Some(activation) = activation(mnemonic) {
         return Ok(Op::Activate(activation));
     }
-    let norm =
-        |kind, a: &mut Attributes<'t>| Ok(Op::Norm(Norm { kind, eps: a.float("eps")?, residual: a.flag("residual")? }));
+    let norm = |kind, a: &mut Attributes<'t>| {
+        let heads = a.maybe_count("heads")?.unwrap_or(1);
+        Ok(Op::Norm(Norm { kind, heads, eps: a.float("eps")?, residual: a.flag("residual")? }))
+    };
     Ok(match mnemonic {
         "add_scalar" => Op::AddScalar { value: a.float("value")? },
         "concat_rows" => Op::ConcatRows,
@@ -184,6 +186,7 @@ pub fn op<'t>(mnemonic: &str, a: &mut Attributes<'t>, ropes: &BTreeMap<&'t str, 
         "scale" => Op::Scale { factor: a.float("factor")? },
         "soft_cap" => Op::SoftCap { cap: a.float("cap")? },
         "slice" => Op::Slice { start: a.count("start")?, len: a.count("len")? },
+        "slice_rows" => Op::SliceRows { start: a.count("start")?, len: a.count("len")? },
         "last_row" => Op::LastRow,
         "rope" => Op::Rope(a.rope(ropes)?),
         "write_rows" => Op::WriteRows { stride: a.count("stride")?, offset: a.count("offset")? },

@@ -18,7 +18,7 @@ fn zoo() -> Graph {
         residual: true,
     };
     let gated = MatMul { activation: Some(Epilogue::Gated(Activation::Silu)), ..MatMul::default() };
-    let norm = |kind, residual| Op::Norm(Norm { kind, eps: 1e-5, residual });
+    let norm = |kind, heads, residual| Op::Norm(Norm { kind, heads, eps: 1e-5, residual });
     let attention = Attention {
         n_heads: 4,
         n_kv_heads: 2,
@@ -31,7 +31,11 @@ fn zoo() -> Graph {
     let open = Attention { soft_cap: None, window: None, causal: false, ..attention.clone() };
     let recipe = Recipe::InterleaveRows(Box::new([
         Recipe::ConcatRows(vec![Recipe::Tensor("a.weight".into()), Recipe::Tensor("rows".into())]),
-        Recipe::AddScalar(Box::new(Recipe::Tensor("b".into())), -1.5e-9),
+        Recipe::SliceRows {
+            of: Box::new(Recipe::AddScalar(Box::new(Recipe::Tensor("b".into())), -1.5e-9)),
+            start: 3,
+            len: 4,
+        },
     ]));
     let ops = [
         Op::Input { name: "tokens".into() },
@@ -47,8 +51,10 @@ fn zoo() -> Graph {
         Op::Embed { scale: 1.0, format: None, columns: 32 },
         Op::MatMul(matmul),
         Op::MatMul(gated),
-        norm(NormKind::Rms, true),
-        norm(NormKind::Layer, false),
+        norm(NormKind::Rms, 1, true),
+        norm(NormKind::Rms, 4, false),
+        norm(NormKind::Layer, 1, false),
+        Op::SliceRows { start: 1, len: 3 },
         Op::Add,
         Op::Mul,
         Op::Scale { factor: f32::MIN_POSITIVE },

@@ -134,7 +134,7 @@ impl<'t> Tokens<'t> {
     }
 
     /// Reads a number.
-    pub fn number(&mut self, what: &str) -> Result<f32, ParseError> {
+    pub fn number<N: std::str::FromStr>(&mut self, what: &str) -> Result<N, ParseError> {
         self.word(what)?.parse().map_err(|_| self.last.expected(what))
     }
 

@@ -68,6 +68,9 @@ fn recipes() {
     let interleaved = Recipe::InterleaveRows(Box::new([tensor("a"), tensor("b")]));
     check_packed(interleaved, 1..4, &[7.0, 8.0, 9.0, 0.0, 4.0, 5.0, 6.0, 0.0, 10.0, 11.0, 12.0, 0.0]);
     check_packed(Recipe::AddScalar(Box::new(tensor("a")), 1.0), 1..2, &[5.0, 6.0, 7.0, 0.0]);
+    let half = |start| Recipe::SliceRows { of: Box::new(tensor("a")), start, len: 1 };
+    let swapped = Recipe::InterleaveRows(Box::new([half(1), half(0)]));
+    check_packed(swapped, 0..2, &[4.0, 5.0, 6.0, 0.0, 1.0, 2.0, 3.0, 0.0]);
 }
 
 #[test]
@@ -87,6 +90,12 @@ fn missing_and_misshapen_tensors_are_named() {
         (tensor("no"), DType::F32, 3, "tensor `no`: missing in the model directory"),
         (tensor("a"), DType::U32, 3, "tensor `a`: f32[2, 3] where rows of 3 u32 are expected"),
         (tensor("a"), DType::F32, 2, "tensor `a`: f32[2, 3] where rows of 2 f32 are expected"),
+        (
+            Recipe::SliceRows { of: Box::new(tensor("a")), start: 1, len: 2 },
+            DType::F32,
+            3,
+            "tensor `slice(a, 1, 2)`: it has 2 rows",
+        ),
         (Recipe::ConcatRows(vec![tensor("v")]), DType::F32, 1, "tensor `rows(v)`: rows 0..4 of 3 are needed"),
     ] {
         let mut weights = Weights::default();

@@ -1,25 +1,16 @@
 //! The families' own functions, in the shapes of the golden checkpoints, before and after the whole list.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use dwindle_schemes::{Format, Role};
 use expect_test::{Expect, expect};
-use serde_json::Value;
 
 use super::*;
-use crate::arch::{self, Family, GraphOptions};
+use crate::arch::{Family, GraphOptions, golden};
 use crate::graph::{Graph, Op};
 
-fn json(model: &str, file: &str) -> Option<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(model).join(file);
-    Some(serde_json::from_slice(&std::fs::read(path).ok()?).unwrap())
-}
-
 fn family(model: &str) -> Box<dyn Family> {
-    let config = json(model, "config_v4.json").unwrap();
-    let model_type = config["model_type"].as_str().unwrap();
-    arch::parse(model_type, config.as_object().unwrap(), json(model, "preprocessor_config.json").as_ref()).unwrap()
+    golden::family(model, &golden::config(model, "config_v4.json")).unwrap()
 }
 
 /// All functions, with matrices of the language model in one format and those of the vision tower in f16.
@@ -51,7 +42,19 @@ fn check(model: &str, expected: Expect) {
     expected.assert_eq(&text);
 }
 
-const MODELS: [&str; 5] = ["gemma", "gemma2", "qwen2", "qwen2_untied_sharded", "llava_onevision"];
+const MODELS: [&str; 11] = [
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "llama",
+    "llava_1_5",
+    "llava_onevision",
+    "mistral",
+    "phi3",
+    "qwen2",
+    "qwen2_untied_sharded",
+    "qwen3",
+];
 
 #[test]
 fn nodes_left() {
@@ -77,6 +80,47 @@ fn nodes_left() {
         prefill: 90 -> 27
         decode: 89 -> 20
         score: 89 -> 27
+    "#]],
+    );
+    check(
+        "gemma3_text",
+        expect![[r#"
+        prefill: 148 -> 75
+        decode: 147 -> 66
+        score: 147 -> 75
+    "#]],
+    );
+    check(
+        "llama",
+        expect![[r#"
+        prefill: 81 -> 27
+        decode: 80 -> 20
+        score: 80 -> 27
+    "#]],
+    );
+    check(
+        "phi3",
+        expect![[r#"
+        prefill: 78 -> 27
+        decode: 77 -> 20
+        score: 77 -> 27
+    "#]],
+    );
+    check(
+        "qwen3",
+        expect![[r#"
+        prefill: 87 -> 51
+        decode: 86 -> 44
+        score: 86 -> 51
+    "#]],
+    );
+    check(
+        "llava_1_5",
+        expect![[r#"
+        prefill: 57 -> 20
+        decode: 55 -> 14
+        score: 56 -> 20
+        encode_image: 63 -> 29
     "#]],
     );
     check(

@@ -51,7 +51,12 @@ impl Noise {
             DType::F16 => Data::F16((0..n).map(|_| f16::from_f32(self.float())).collect()),
             DType::Bf16 => Data::Bf16((0..n).map(|_| bf16::from_f32(self.float())).collect()),
             DType::U32 => Data::U32((0..n).map(|_| self.word() % below.min(u32::MAX as usize) as u32).collect()),
-            DType::I32 => Data::I32((0..n).map(|_| self.below(below + 1) as i32 - 1).collect()),
+            // Four rows of pictures a token, of which only the first may be -1, for none.
+            DType::I32 => Data::I32(
+                (0..n)
+                    .map(|i| if i % 4 == 0 { self.below(below + 1) as i32 - 1 } else { self.below(below) as i32 })
+                    .collect(),
+            ),
         };
         Tensor::new(shape, data).unwrap()
     }
@@ -121,7 +126,12 @@ impl World {
             evaluator.set_state(name, state.clone());
         }
         let inputs = self.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
-        let call = Call { rows: ROWS as u32, position: POSITION, tile: 1 };
+        // The second tile, unless a model's state holds one tile only.
+        let room = graph.nodes.iter().all(|node| match node.op {
+            Op::WriteRows { stride, .. } if stride > 1 => graph.ty(node.operands[0]).rows() != Dim::Fixed(stride),
+            _ => true,
+        });
+        let call = Call { rows: ROWS as u32, position: POSITION, tile: u32::from(room) };
         evaluator.run(graph, call, &inputs).unwrap_or_else(|error| panic!("{error}\n{graph}"))
     }
 }

@@ -114,6 +114,11 @@ impl Random {
         }
     }
 
+    fn head_norm(&mut self, x: ValueId, heads: usize, width: usize) -> ValueId {
+        let weight = self.vector(width);
+        self.b.rms_norm_heads(x, weight, heads, 1e-3)
+    }
+
     fn elementwise(&mut self, x: ValueId) -> ValueId {
         match self.noise.below(4) {
             0 => self.b.soft_cap(x, 3.0),
@@ -177,6 +182,8 @@ impl Random {
             let bias = self.vector(n);
             self.b.add(y, bias)
         });
+        let q = if self.chance(4) { self.head_norm(q, 2, HEAD) } else { q };
+        let k = if self.chance(4) { self.head_norm(k, 1, HEAD) } else { k };
         let rope = Rope { head_dim: HEAD, inv_freq: vec![1.0, 0.125], magnitude: 1.0 };
         let q = self.b.rope(q, rope.clone());
         let magnitude = if self.chance(8) { 2.0 } else { 1.0 };

@@ -1,7 +1,9 @@
-//! SigLIP's vision tower (Zhai et al. 2023, arXiv 2303.15343; transformers' `modeling_siglip.py`), without its head.
+//! Vision towers: SigLIP's (Zhai et al. 2023, arXiv 2303.15343; transformers' `modeling_siglip.py`), without its head, and
+//! CLIP's (Radford et al. 2021, arXiv 2103.00020; `modeling_clip.py`).
 //!
 //! Patches of the picture, embedded and with their position added, go through layers of layer norm, full attention and a
-//! feed-forward network. The features are what leaves one of the layers.
+//! feed-forward network. The features are what leaves one of the layers. CLIP puts a class token before the patches, has a
+//! norm before the first layer, and no bias of the patches' embedding.
 
 use dwindle_schemes::Role;
 use serde_json::{Map, Value};
@@ -14,10 +16,22 @@ use crate::graph::{Activation, Attention, DType, Type, ValueId};
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_IMAGE: usize = 1 << 12;
+const MAX_PATCHES: usize = 1 << 16;
 
-/// The tower.
+/// The family of a tower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Patches alone.
+    Siglip,
+    /// With a class token and a norm before the layers.
+    Clip,
+}
+
+/// A tower.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Siglip {
+pub struct Tower {
+    /// Which one.
+    pub kind: Kind,
     /// Stands before all names: `vision_tower.vision_model.`.
     pub prefix: &'static str,
     /// Length of a feature.
@@ -38,14 +52,20 @@ pub struct Siglip {
     pub activation: Activation,
 }
 
-impl Siglip {
+impl Tower {
     /// Reads a `vision_config`.
-    pub fn read(prefix: &'static str, config: &Map<String, Value>, problems: &mut Problems) -> Siglip {
+    pub fn read(kind: Kind, prefix: &'static str, config: &Map<String, Value>, problems: &mut Problems) -> Tower {
         let mut keys = Keys::new("vision_config.", config);
-        keys.only("model_type", &Value::from("siglip_vision_model"));
+        let (model_type, eps, activation) = match kind {
+            Kind::Siglip => ("siglip_vision_model", 1e-6, Activation::GeluTanh),
+            Kind::Clip => ("clip_vision_model", 1e-5, Activation::QuickGelu),
+        };
+        keys.only("model_type", &Value::from(model_type));
         keys.only("num_channels", &Value::from(3));
-        keys.harmless(&["vision_use_head", "projection_dim"]);
-        let tower = Siglip {
+        // Of SigLIP's head and of CLIP's other half.
+        keys.harmless(&["vision_use_head", "projection_dim", "vocab_size"]);
+        let tower = Tower {
+            kind,
             prefix,
             hidden_size: keys.size("hidden_size", MAX_WIDTH),
             intermediate_size: keys.size("intermediate_size", MAX_WIDTH),
@@ -53,17 +73,40 @@ impl Siglip {
             n_heads: keys.size("num_attention_heads", 1 << 10),
             image_size: keys.size("image_size", MAX_IMAGE),
             patch_size: keys.size("patch_size", MAX_IMAGE),
-            layer_norm_eps: keys.float("layer_norm_eps", 1e-6) as f32,
-            activation: keys.choice("hidden_act", Activation::GeluTanh, ACTIVATIONS),
+            layer_norm_eps: keys.float("layer_norm_eps", eps) as f32,
+            activation: keys.choice("hidden_act", activation, ACTIVATIONS),
         };
         if !tower.hidden_size.is_multiple_of(tower.n_heads) {
             keys.refuse("num_attention_heads", format!("a divisor of hidden_size, {}", tower.hidden_size));
         }
         if tower.patch_size > tower.image_size {
             keys.refuse("patch_size", format!("at most image_size, {}", tower.image_size));
+        } else if tower.patches() > MAX_PATCHES && keys.is_fine() {
+            keys.refuse("patch_size", format!("at most {MAX_PATCHES} patches in a picture, not {}", tower.patches()));
         }
         keys.finish(problems);
         tower
+    }
+
+    /// The layers up to the one that `vision_feature_layer` names, of which negative numbers count from the end.
+    pub fn layers(&self, keys: &mut Keys<'_>, default: i64) -> usize {
+        const KEY: &str = "vision_feature_layer";
+        let layers = keys.get(KEY).map_or(Some(default), Value::as_i64).and_then(|index| {
+            let layers = if index < 0 { (self.n_layers as i64 + 1).checked_add(index)? } else { index };
+            usize::try_from(layers).ok().filter(|layers| *layers <= self.n_layers)
+        });
+        if layers.is_none() {
+            keys.refuse(KEY, format!("the number of one of {} layers", self.n_layers));
+        }
+        layers.unwrap_or(0)
+    }
+
+    /// Rows that are no patches: the class token.
+    pub const fn class_rows(&self) -> usize {
+        match self.kind {
+            Kind::Siglip => 0,
+            Kind::Clip => 1,
+        }
     }
 
     /// Patches along an edge.
@@ -84,8 +127,16 @@ impl Siglip {
             list.push(TensorSpec { name: format!("{}{name}", self.prefix), shape: shape.to_vec(), role });
         };
         add("embeddings.patch_embedding.weight".into(), &[hidden, 3, patch, patch], Role::PatchEmbedding);
-        add("embeddings.patch_embedding.bias".into(), &[hidden], Role::Vector);
-        add("embeddings.position_embedding.weight".into(), &[self.patches(), hidden], Role::Vector);
+        let positions = self.class_rows() + self.patches();
+        add("embeddings.position_embedding.weight".into(), &[positions, hidden], Role::Vector);
+        match self.kind {
+            Kind::Siglip => add("embeddings.patch_embedding.bias".into(), &[hidden], Role::Vector),
+            Kind::Clip => {
+                for name in ["embeddings.class_embedding", "pre_layrnorm.weight", "pre_layrnorm.bias"] {
+                    add(name.into(), &[hidden], Role::Vector);
+                }
+            }
+        }
         for layer in 0..layers {
             for norm in ["layer_norm1", "layer_norm2"] {
                 for part in ["weight", "bias"] {
@@ -120,17 +171,10 @@ impl Siglip {
             || unused_layer().unwrap_or(false)
     }
 
-    /// Features `[patches, hidden]` of the input `pixels` `[3, image_size²]`, after each of the first `layers` layers;
-    /// the embeddings come first.
+    /// Features `[class rows + patches, hidden]` of the input `pixels` `[3, image_size²]`, after each of the first `layers`
+    /// layers; what enters them comes first.
     pub fn features(&self, weights: &mut Weights<'_>, layers: usize) -> Vec<ValueId> {
-        let (hidden, edge, patch) = (self.hidden_size, self.image_size, self.patch_size);
-        let pixels = weights.graph.input("pixels", Type::fixed(DType::F32, &[3, edge * edge]));
-        let patches = weights.graph.patchify(pixels, edge, edge, patch);
-        let embedding = format!("{}embeddings.patch_embedding", self.prefix);
-        let x = weights.linear(patches, &embedding, hidden, 3 * patch * patch, true);
-        let position = format!("{}embeddings.position_embedding.weight", self.prefix);
-        let position = weights.rows(&position, self.patches(), hidden);
-        let mut all = vec![weights.graph.add(x, position)];
+        let mut all = vec![self.embeddings(weights)];
         for layer in 0..layers {
             let x = self.layer(weights, all[layer], &format!("{}encoder.layers.{layer}", self.prefix));
             all.push(x);
@@ -139,6 +183,25 @@ impl Siglip {
             weights.graph.label(x, format!("tower.{index}"));
         }
         all
+    }
+
+    fn embeddings(&self, weights: &mut Weights<'_>) -> ValueId {
+        let (prefix, hidden, edge, patch) = (self.prefix, self.hidden_size, self.image_size, self.patch_size);
+        let pixels = weights.graph.input("pixels", Type::fixed(DType::F32, &[3, edge * edge]));
+        let patches = weights.graph.patchify(pixels, edge, edge, patch);
+        let embedding = format!("{prefix}embeddings.patch_embedding");
+        let mut x = weights.linear(patches, &embedding, hidden, 3 * patch * patch, self.kind == Kind::Siglip);
+        if self.kind == Kind::Clip {
+            let class = weights.rows(&format!("{prefix}embeddings.class_embedding"), 1, hidden);
+            x = weights.graph.concat_rows(&[class, x]);
+        }
+        let position = format!("{prefix}embeddings.position_embedding.weight");
+        let position = weights.rows(&position, self.class_rows() + self.patches(), hidden);
+        let x = weights.graph.add(x, position);
+        match self.kind {
+            Kind::Siglip => x,
+            Kind::Clip => weights.layer_norm(x, &format!("{prefix}pre_layrnorm"), hidden, self.layer_norm_eps),
+        }
     }
 
     fn layer(&self, weights: &mut Weights<'_>, x: ValueId, name: &str) -> ValueId {
