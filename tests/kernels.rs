@@ -154,25 +154,27 @@ fn norms() {
     }
     let bench = Bench::open();
     let mut numbers = Numbers(2);
-    for (kind, columns, residual) in [
-        (NormKind::Rms, 65, false),
-        (NormKind::Rms, 1, true),
-        (NormKind::Layer, 130, true),
-        (NormKind::Layer, 7, false),
+    for (kind, heads, columns, residual) in [
+        (NormKind::Rms, 1, 65, false),
+        (NormKind::Rms, 1, 1, true),
+        (NormKind::Rms, 3, 66, false),
+        (NormKind::Layer, 2, 5, true),
+        (NormKind::Layer, 1, 130, true),
+        (NormKind::Layer, 1, 7, false),
     ] {
         let rows = 65;
-        let shape = vec![rows, columns];
-        let x: Vec<f32> = numbers.floats(rows * columns).iter().map(|value| value + 3.0).collect();
+        let shape = vec![rows, heads * columns];
+        let x: Vec<f32> = numbers.floats(rows * heads * columns).iter().map(|value| value + 3.0).collect();
         let mut operands = vec![Tensor::f32(shape.clone(), x), Tensor::f32(vec![columns], numbers.floats(columns))];
         if kind == NormKind::Layer {
             operands.push(Tensor::f32(vec![columns], numbers.floats(columns)));
         }
         if residual {
-            operands.push(Tensor::f32(shape, numbers.floats(rows * columns)));
+            operands.push(Tensor::f32(shape, numbers.floats(rows * heads * columns)));
         }
         let eps = 1e-5;
-        let spec = NormSpec { kind, rows: Dim::Rows, columns, eps, residual };
-        check_floats(&bench, KernelSpec::Norm(spec), Op::Norm(Norm { kind, eps, residual }), &operands, SUMS);
+        let spec = NormSpec { kind, rows: Dim::Rows, heads, columns, eps, residual };
+        check_floats(&bench, KernelSpec::Norm(spec), Op::Norm(Norm { kind, heads, eps, residual }), &operands, SUMS);
     }
 }
 
