@@ -3,6 +3,7 @@
 mod cli;
 mod end_to_end;
 mod golden;
+mod hub;
 mod kernels;
 mod tidy;
 mod workbench;

@@ -32,7 +32,10 @@ pub(super) fn emit(spec: &MatMulSpec) -> Result<Emitted, Error> {
     prelude.constant("N", spec.n).constant("K", spec.k);
     let x = if weights.x_aligned() { "vec4<f32>" } else { "f32" };
     prelude.bind("x", Access::ReadWrite, x);
-    weights.bind(&mut prelude);
+    match spec.rows {
+        Dim::Fixed(1) => weights.bind(&mut prelude),
+        _ => weights.bind_units(&mut prelude),
+    }
     if spec.rms_norm.is_some() {
         prelude.bind("norm_weight", Access::Read, x);
     }

@@ -66,9 +66,13 @@ impl Weights {
         self.k.is_multiple_of(4) && self.values.is_multiple_of(4)
     }
 
-    /// Declares the bindings and `scale_of`.
+    /// Declares the bindings, of whole blocks, and `scale_of`.
     pub(super) fn bind(&self, prelude: &mut Prelude) {
-        let word = ["u32", "vec2<u32>", "", "vec4<u32>"][self.words - 1];
+        self.bind_as(prelude, self.words);
+    }
+
+    fn bind_as(&self, prelude: &mut Prelude, words: usize) {
+        let word = ["u32", "vec2<u32>", "", "vec4<u32>"][words - 1];
         match self.format {
             Format::Plain(FloatType::F32) => prelude.bind("weights", Access::Read, "vec4<f32>"),
             Format::Plain(_) => prelude.bind("weights", Access::Read, word),
@@ -123,18 +127,34 @@ impl Weights {
         Some(format!("vec4<f32>({})", (4 * index..4 * index + 4).map(factor).collect::<Vec<_>>().join(", ")))
     }
 
+    /// `values0(code, high)`, `values1(…)`, …: the vec4s of what one load brings ([`vector`](Self::vector)).
+    fn values_text(&self) -> String {
+        let ty = match (self.format, self.words) {
+            (Format::Plain(FloatType::F32), _) => "vec4<f32>",
+            (_, 1) => "u32",
+            (_, 2) => "vec2<u32>",
+            _ => "vec4<u32>",
+        };
+        let high = if self.needs_high() { format!(", high: {ty}") } else { String::new() };
+        let function = |i| {
+            let value = self.vector("code", "high", i);
+            format!("fn values{i}(code: {ty}{high}) -> vec4<f32> {{ return {value}; }}\n")
+        };
+        (0..self.vectors()).map(function).collect()
+    }
+
     /// `dot_block(row, block, x: XBlock) -> f32`: the product of a block of a row with a block of x, whose vectors were
     /// multiplied by [`factors`](Self::factors).
     pub(super) fn dot_block_text(&self) -> String {
-        let mut text = "fn dot_block(row: u32, block: u32, x: XBlock) -> f32 {\n    \
-                        let code = weights[row * ROW_BLOCKS + block];\n"
-            .to_owned();
-        let high = if self.needs_high() { self.high("code") } else { String::new() };
-        if !high.is_empty() {
-            text += &format!("    let high = {high};\n");
+        let mut text = self.values_text();
+        text += "fn dot_block(row: u32, block: u32, x: XBlock) -> f32 {\n    \
+                 let code = weights[row * ROW_BLOCKS + block];\n";
+        let mut arguments = "code";
+        if self.needs_high() {
+            arguments = "code, high";
+            text += &format!("    let high = {};\n", self.high("code"));
         }
-        let products: Vec<_> =
-            (0..self.vectors()).map(|i| format!("dot({}, x.v{i})", self.vector("code", "high", i))).collect();
+        let products: Vec<_> = (0..self.vectors()).map(|i| format!("dot(values{i}({arguments}), x.v{i})")).collect();
         let sum = products.join("\n        + ");
         match self.format {
             Format::Plain(_) => text += &format!("    return {sum};\n}}"),
@@ -146,35 +166,65 @@ impl Weights {
         text
     }
 
+    /// Words that the matrix kernel loads at once: it goes through a block by a loop, because its body is long.
+    /// Three-bit words are taken in pairs, which fill whole vec4s.
+    fn unit(&self) -> Weights {
+        match self.format {
+            Format::Plain(_) => *self,
+            Format::Grouped(g) => {
+                let words = if g.codes_per_word().is_multiple_of(4) || self.words == 1 { 1 } else { 2 };
+                Weights { words, values: words * g.codes_per_word(), ..*self }
+            }
+        }
+    }
+
+    /// Declares the bindings for [`multiply_block_text`](Self::multiply_block_text).
+    pub(super) fn bind_units(&self, prelude: &mut Prelude) {
+        self.bind_as(prelude, self.unit().words);
+    }
+
     /// `multiply_block(row, block, column)`: decodes a block of rows `row .. row + 4` and calls `step` with each four columns
     /// of them as a matrix (a column of the matrix for each row) and the place of these columns in x's tile.
     pub(super) fn multiply_block_text(&self) -> String {
-        let mut text = "fn multiply_block(row: u32, block: u32, column: u32) {\n".to_owned();
-        let line = |text: &mut String, line: String| {
-            writeln!(text, "    {line}").expect("writing to a string cannot fail");
-        };
-        for r in 0..4 {
-            line(&mut text, format!("let row{r} = min(row + {r}u, N - 1u);"));
-            line(&mut text, format!("let code{r} = weights[row{r} * ROW_BLOCKS + block];"));
-            if let Format::Grouped(g) = self.format {
-                if self.needs_high() {
-                    line(&mut text, format!("let high{r} = {};", self.high(&format!("code{r}"))));
-                }
-                line(&mut text, format!("let scale{r} = scale_of(row{r}, block);"));
-                line(&mut text, format!("let zero{r} = vec4<f32>({}.0 * scale{r});", g.zero()));
+        let unit = self.unit();
+        let units = self.words / unit.words;
+        let mut text = unit.values_text();
+        for i in 0..unit.vectors() {
+            if let Some(factors) = unit.factors(i) {
+                text += &format!("const FACTORS{i}: vec4<f32> = {factors};\n");
             }
         }
-        for i in 0..self.vectors() {
+        text += "fn multiply_block(row: u32, block: u32, column: u32) {\n";
+        let mut line = |line: String| writeln!(text, "    {line}").expect("writing to a string cannot fail");
+        for r in 0..4 {
+            line(format!("let row{r} = min(row + {r}u, N - 1u);"));
+            if let Format::Grouped(g) = self.format {
+                line(format!("let scale{r} = scale_of(row{r}, block);"));
+                line(format!("let zero{r} = vec4<f32>({}.0 * scale{r});", g.zero()));
+            }
+        }
+        line(format!("for (var unit = 0u; unit < {units}u; unit++) {{"));
+        for r in 0..4 {
+            line(format!("    let code{r} = weights[(row{r} * ROW_BLOCKS + block) * {units}u + unit];"));
+            if unit.needs_high() {
+                line(format!("    let high{r} = {};", unit.high(&format!("code{r}"))));
+            }
+        }
+        for i in 0..unit.vectors() {
             let vector = |r: usize| {
-                let codes = self.vector(&format!("code{r}"), &format!("high{r}"), i);
-                match self.factors(i) {
-                    None => codes,
-                    Some(factors) => format!("{codes} * (scale{r} * {factors}) - zero{r}"),
+                let high = if unit.needs_high() { format!(", high{r}") } else { String::new() };
+                match self.format {
+                    Format::Plain(_) => format!("values{i}(code{r}{high})"),
+                    Format::Grouped(_) => format!("values{i}(code{r}{high}) * (scale{r} * FACTORS{i}) - zero{r}"),
                 }
             };
-            let columns: Vec<_> = (0..4).map(vector).collect();
-            line(&mut text, format!("step(mat4x4<f32>(\n        {}), column + {i}u);", columns.join(",\n        ")));
+            line("    step(mat4x4<f32>(".to_owned());
+            for r in 0..4 {
+                line(format!("        {}{}", vector(r), if r < 3 { "," } else { "" }));
+            }
+            line(format!("    ), column + unit * {}u + {i}u);", unit.vectors()));
         }
+        line("}".to_owned());
         text + "}"
     }
 
