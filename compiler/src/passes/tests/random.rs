@@ -155,13 +155,22 @@ impl Random {
 
     fn gated(&mut self, x: ValueId) -> ValueId {
         let (format, n) = (self.format(), 6);
-        let gate = self.stored(format, n, HIDDEN);
-        let format = if self.chance(4) { self.format() } else { format };
-        let up = self.stored(format, n, HIDDEN);
         let normed = if self.chance(2) { self.norm(x) } else { x };
-        let gate = self.b.matmul(normed, gate);
+        let (gate, up) = match self.chance(3) {
+            true => {
+                let both = self.stored(format, 2 * n, HIDDEN);
+                let both = self.b.matmul(normed, both);
+                let start = if self.chance(4) { 0 } else { n };
+                (self.b.slice(both, 0, n), self.b.slice(both, start, n))
+            }
+            false => {
+                let gate = self.stored(format, n, HIDDEN);
+                let format = if self.chance(4) { self.format() } else { format };
+                let up = self.stored(format, n, HIDDEN);
+                (self.b.matmul(normed, gate), self.b.matmul(normed, up))
+            }
+        };
         let gate = self.activate(gate);
-        let up = self.b.matmul(normed, up);
         let y = if self.chance(2) { self.b.mul(gate, up) } else { self.b.mul(up, gate) };
         let down = self.matrix(HIDDEN, n);
         self.b.matmul(y, down)
