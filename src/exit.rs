@@ -40,13 +40,32 @@ fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<dwindle_bundle::Error>() {
             return of_bundle(error);
         }
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            if error.kind() == io::ErrorKind::StorageFull {
-                return DOES_NOT_FIT;
-            }
+        if let Some(error) = cause.downcast_ref::<dwindle_runtime::Error>() {
+            return of_runtime(error);
+        }
+        if let Some(dwindle_compiler::Error::DiskSpace { .. }) = cause.downcast_ref::<dwindle_compiler::Error>() {
+            return DOES_NOT_FIT;
+        }
+        if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
+            return DOES_NOT_FIT;
         }
     }
     BAD_INPUT
+}
+
+fn of_runtime(error: &dwindle_runtime::Error) -> u8 {
+    use dwindle_runtime::Error;
+    match error {
+        Error::Bundle(error) => of_bundle(error),
+        Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
+        Error::NoAdapter
+        | Error::NoSuchAdapter { .. }
+        | Error::Limits { .. }
+        | Error::Open { .. }
+        | Error::DeviceLost { .. }
+        | Error::Refused { .. } => DEVICE,
+        _ => BAD_INPUT,
+    }
 }
 
 fn of_bundle(error: &dwindle_bundle::Error) -> u8 {

@@ -7,6 +7,7 @@ use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::safetensors;
 use dwindle_runtime::Scorer;
 
+use crate::device::Device;
 use crate::run::pictures;
 
 /// Options of `logits`.
@@ -30,6 +31,9 @@ pub struct Options {
     /// The file to write: an f32 tensor `logits` [tokens, vocab]
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
+
+    #[command(flatten)]
+    device: Device,
 }
 
 /// Writes the logits.
@@ -46,7 +50,7 @@ pub fn run(options: Options) -> Result<()> {
         (None, _) => bail!("the bundle has several models; choose one with --model: {}", names()),
     };
     let images = options.image.iter().map(|path| pictures::load(path)).collect::<Result<Vec<_>>>()?;
-    let mut scorer = Scorer::open(&bundle, &model.name)?;
+    let mut scorer = Scorer::open(&bundle, &model.name, &options.device.choice())?;
     let logits = scorer.score(&options.tokens, &images)?;
     let shape = [options.tokens.len(), model.vocab_size as usize];
     safetensors::write_f32(&options.output, "logits", &shape, &logits)?;

@@ -4,6 +4,7 @@ mod cache;
 mod compile;
 mod convert;
 mod demo;
+mod device;
 mod exit;
 mod hub;
 mod inspect;

@@ -27,7 +27,7 @@ pub fn run(options: Options) -> Result<()> {
                     "linear": s.format(Role::Linear).to_string(),
                     "embedding": s.format(Role::Embedding).to_string(),
                     "vision": s.format(Role::VisionLinear).to_string(),
-                    "kv": s.kv.to_string(),
+                    "kv": s.kv.name(),
                     "summary": s.summary,
                 })
             })
@@ -37,9 +37,9 @@ pub fn run(options: Options) -> Result<()> {
     }
     writeln!(out, "{:<9} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv")?;
     for scheme in schemes {
-        let [linear, vision] = [Role::Linear, Role::VisionLinear].map(|role| scheme.format(role));
-        let bits = linear.bits_per_weight(TYPICAL_COLUMNS);
-        writeln!(out, "{:<9} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}", scheme.name, scheme.kv, scheme.summary)?;
+        let [linear, vision] = [Role::Linear, Role::VisionLinear].map(|role| scheme.format(role).to_string());
+        let bits = scheme.format(Role::Linear).bits_per_weight(TYPICAL_COLUMNS);
+        writeln!(out, "{:<9} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}", scheme.name, scheme.kv.name(), scheme.summary)?;
     }
     Ok(())
 }

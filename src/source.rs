@@ -86,20 +86,40 @@ impl Source {
             ),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
-                if model.scheme().is_some() {
+                if model.model.scheme.is_some() {
                     return Ok(model);
                 }
                 self.quantize(&model, &named.name, preparation, work, progress)
             }
             Source::Checkpoint(named) => {
-                let full = work.join("full").join(&named.name);
-                let (model, report) = convert(&named.path, &full, progress)?;
-                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                let model = self.converted(work, progress)?;
+                let full = model.path().to_owned();
                 let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
                 drop(model);
                 std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
                 Ok(quantized)
             }
+        }
+    }
+
+    /// An unquantized model directory: this one, or one made in a subdirectory of `work`.
+    pub fn converted(&self, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        match self {
+            Source::Bundle(path) => bail!("{} is a file; the directory of a checkpoint is expected here", path.display()),
+            Source::ModelDir(named) => Ok(ModelDir::open(&named.path)?),
+            Source::Checkpoint(named) => {
+                let (model, report) = convert(&named.path, &work.join("full").join(&named.name), progress)?;
+                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                Ok(model)
+            }
+        }
+    }
+
+    /// The name a model made of this gets.
+    pub fn name(&self) -> &str {
+        match self {
+            Source::Bundle(path) => path.to_str().unwrap_or_default(),
+            Source::ModelDir(named) | Source::Checkpoint(named) => &named.name,
         }
     }
 

@@ -65,7 +65,10 @@ fn from_checkpoint_to_answer() {
     dwindle.run(&["inspect", &checkpoint]);
     dwindle.run(&["inspect", "model.dwindle"]);
     if has_adapter() {
-        assert_eq!(dwindle.run(&["run", "model.dwindle", "--prompt", "Hello!", "--temperature", "0"]), "Hello! Share an image with me or just chat.\n");
+        assert_eq!(
+            dwindle.run(&["run", "model.dwindle", "--prompt", "Hello!", "--temperature", "0"]),
+            "Hello! Share an image with me or just chat.\n"
+        );
     }
 }
 

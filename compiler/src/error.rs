@@ -210,6 +210,58 @@ pub enum Error {
         /// Place and cause.
         source: dwindle_quant::Error,
     },
+
+    /// Only quantized models are compiled.
+    #[error("{} is not quantized; run `dwindle quantize` on it first (q0f32 and q0f16 keep the weights as floats)", path.display())]
+    NotQuantized {
+        /// The model directory.
+        path: PathBuf,
+    },
+
+    /// A directory whose name cannot name a model.
+    #[error("{}: a model is called like its directory; rename it, without control characters, slashes and colons", path.display())]
+    ModelName {
+        /// The model directory.
+        path: PathBuf,
+    },
+
+    /// A KV cache longer than the model was made for.
+    #[error("a context of {context} is not possible: `{model}` was made for 1 to {most} positions")]
+    Context {
+        /// Name of the model.
+        model: String,
+        /// Asked for.
+        context: u32,
+        /// Possible.
+        most: usize,
+    },
+
+    /// Models that do not work together.
+    #[error("{reason}")]
+    Ensemble {
+        /// Why, and what would.
+        reason: String,
+    },
+
+    /// A scheme that is not built in.
+    #[error(transparent)]
+    Scheme(#[from] dwindle_schemes::Error),
+
+    /// A graph that does not verify.
+    #[error(transparent)]
+    Passes(#[from] crate::passes::Error),
+
+    /// A graph that cannot be lowered, or weights that cannot be packed.
+    #[error(transparent)]
+    Lower(#[from] crate::lower::LowerError),
+
+    /// A kernel that is not valid on the target.
+    #[error(transparent)]
+    Kernel(#[from] crate::kernels::Error),
+
+    /// A bundle that could not be written.
+    #[error(transparent)]
+    Bundle(#[from] dwindle_bundle::Error),
 }
 
 /// The result of this crate's operations.

@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod checkpoint;
+pub mod compile;
 mod error;
 pub mod graph;
 pub mod kernels;

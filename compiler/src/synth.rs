@@ -36,7 +36,7 @@ pub fn preset(name: &str) -> Option<Map<String, Value>> {
 
 /// The family of a configuration.
 fn family(config: &Map<String, Value>) -> Result<Box<dyn arch::Family>> {
-    let normalised = crate::checkpoint::config::normalise(config.clone())?;
+    let normalised = crate::checkpoint::config::normalize(config.clone())?;
     let model_type = normalised.get("model_type").and_then(Value::as_str).unwrap_or_default();
     Ok(arch::parse(model_type, &normalised, None)?)
 }
@@ -58,7 +58,13 @@ pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, prog
     std::fs::write(&path, text).map_err(Error::io("write", &path))
 }
 
-fn write_tensor(writer: &TensorWriter, name: &str, spec: &TensorSpec, seed: u64, progress: &dyn Progress) -> Result<()> {
+fn write_tensor(
+    writer: &TensorWriter,
+    name: &str,
+    spec: &TensorSpec,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<()> {
     let count: usize = spec.shape.iter().product();
     let mut random = Random::new(seed, name);
     // A norm's neutral weight is 1 (Gemma's, which adds one, works with 2 as well: every value is only a factor).
@@ -71,7 +77,8 @@ fn write_tensor(writer: &TensorWriter, name: &str, spec: &TensorSpec, seed: u64,
     for start in (0..count).step_by(BLOCK) {
         let length = BLOCK.min(count - start);
         values[..length].iter_mut().for_each(|value| *value = mean + deviation * random.normal());
-        dwindle_quant::write_floats(FloatType::Bf16, &values[..length], &mut bytes[..length * 2])?;
+        dwindle_quant::write_floats(FloatType::Bf16, &values[..length], &mut bytes[..length * 2])
+            .map_err(|source| Error::Quantize { tensor: name.to_owned(), source })?;
         writer.write(name, 2 * start as u64, &bytes[..length * 2])?;
         progress.advance(2 * length as u64);
     }

@@ -9,6 +9,18 @@ pub enum Error {
     /// The bundle itself is at fault.
     #[error(transparent)]
     Bundle(#[from] dwindle_bundle::Error),
+    /// A picture is.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    /// A template is, or refuses a conversation.
+    #[error(transparent)]
+    Template(#[from] crate::template::Error),
+    /// A tokenizer is.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::Error),
+    /// A conversation asks for what its models cannot do.
+    #[error(transparent)]
+    Chat(#[from] crate::chat::Error),
 
     /// There is no device to run on.
     #[error(

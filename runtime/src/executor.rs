@@ -225,7 +225,7 @@ impl<'a> Place<'a> {
             }
             _ => {}
         }
-        // 32-bit rows and columns of 4 bytes cannot overflow 64 bits by more than the factor that is checked here.
+        // The product of two 32-bit numbers fits into 64 bits; four times it may not.
         let bytes = (u64::from(rows) * u64::from(self.port.columns)).checked_mul(4);
         bytes.filter(|&bytes| bytes <= self.buffer.bytes).ok_or_else(|| {
             let (columns, buffer) = (self.port.columns, self.buffer.bytes);

@@ -45,7 +45,8 @@ impl Session {
         for (name, function) in &executor.plan().functions {
             for port in function.outputs.iter().filter(|port| port.name == "logits") {
                 if port.columns != model.vocab_size {
-                    let why = format!("`{name}` gives {} logits, the vocabulary has {}", port.columns, model.vocab_size);
+                    let why =
+                        format!("`{name}` gives {} logits, the vocabulary has {}", port.columns, model.vocab_size);
                     return Err(Error::Plan { why });
                 }
             }
@@ -195,10 +196,9 @@ impl Session {
 
     fn function(&self, name: &str) -> Result<&Function, Error> {
         let functions = &self.executor.plan().functions;
-        functions.get(name).ok_or_else(|| Error::NoFunction {
-            function: name.to_owned(),
-            found: functions.keys().cloned().collect(),
-        })
+        functions
+            .get(name)
+            .ok_or_else(|| Error::NoFunction { function: name.to_owned(), found: functions.keys().cloned().collect() })
     }
 
     /// Writes the inputs of a call with these rows.

@@ -149,34 +149,27 @@ impl Template {
     }
 
     fn find_content(&mut self) -> Result<Content, Error> {
-        let mut probe = |content, pictures| {
-            self.content = content;
-            self.render(&[Message { role: Role::User, text: PROBE.into(), pictures }], true)
-        };
-        let as_text = probe(Content::Text, 0);
+        let as_text = self.probe(Content::Text, 0);
         if let Some(placeholder) = self.placeholder.clone() {
-            let mut probe = |content, pictures| {
-                self.content = content;
-                self.render(&[Message { role: Role::User, text: PROBE.into(), pictures }], true)
-            };
             // Writing each picture's placeholder once, not the list as Python would print it.
             let count = |text: &str| text.matches(&placeholder).count();
-            if let (Ok(none), Ok(two)) = (probe(Content::Parts, 0), probe(Content::Parts, 2)) {
-                if none.contains(PROBE) && two.contains(PROBE) && count(&two) == count(&none) + 2 {
-                    return Ok(Content::Parts);
-                }
+            let (none, two) = (self.probe(Content::Parts, 0), self.probe(Content::Parts, 2));
+            if none.is_ok_and(|none| two.is_ok_and(|two| count(&two) == count(&none) + 2)) {
+                return Ok(Content::Parts);
             }
         }
         match as_text {
-            Ok(text) if text.contains(PROBE) => Ok(Content::Text),
-            failed => {
-                self.content = Content::Parts;
-                match self.render(&[Message::new(Role::User, PROBE)], true) {
-                    Ok(text) if text.contains(PROBE) => Ok(Content::Parts),
-                    _ => Err(failed.err().unwrap_or(Error::Silent)),
-                }
-            }
+            Ok(_) => Ok(Content::Text),
+            // What it says about a string is what people know from elsewhere.
+            Err(error) => self.probe(Content::Parts, 0).map(|_| Content::Parts).map_err(|_| error),
         }
+    }
+
+    /// What it makes of a short message with content of this kind, if that is in it.
+    fn probe(&mut self, content: Content, pictures: usize) -> Result<String, Error> {
+        self.content = content;
+        let text = self.render(&[Message { pictures, ..Message::new(Role::User, PROBE) }], true)?;
+        if text.contains(PROBE) { Ok(text) } else { Err(Error::Silent) }
     }
 
     /// The conversation as text; with `generation_prompt` up to where the answer begins.
@@ -204,7 +197,8 @@ impl Template {
         }
         let messages: Vec<Value> = shown.iter().map(|message| self.message(message)).collect();
         let own = context! { messages, add_generation_prompt => generation_prompt, tools => (), documents => () };
-        let special_tokens = Value::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let special_tokens =
+            Value::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         dialect::render(&self.environment, CHAT, context! { ..own, ..special_tokens })
     }
 

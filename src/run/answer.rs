@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
+use dwindle_runtime::chat::Phase;
 use dwindle_runtime::{Conversation, Turn};
 
 use super::{Options, interrupt, pictures, terminal};
 use crate::exit::Interrupted;
 
 /// Answers once. Only the answer goes to stdout.
-pub fn once(conversation: &mut Conversation<'_>, options: &Options, prompt: &str, load_seconds: f64) -> Result<()> {
+pub fn once(conversation: &mut Conversation, options: &Options, prompt: &str, load_seconds: f64) -> Result<()> {
     let images = options.image.iter().map(|path| pictures::load(path)).collect::<Result<Vec<_>>>()?;
     let mut out = io::stdout().lock();
     let mut failed = Ok(());
@@ -22,7 +23,7 @@ pub fn once(conversation: &mut Conversation<'_>, options: &Options, prompt: &str
         }
     };
     let turn = match options.raw {
-        true => conversation.complete(prompt, &mut print, interrupt::flag())?,
+        true => conversation.complete(prompt, &images, &mut print, interrupt::flag())?,
         false => conversation.ask(prompt, &images, &mut print, interrupt::flag())?,
     };
     failed?;
@@ -34,8 +35,8 @@ pub fn once(conversation: &mut Conversation<'_>, options: &Options, prompt: &str
 }
 
 /// What `--json` prints.
-fn report(turn: &Turn, conversation: &Conversation<'_>, load_seconds: f64) -> serde_json::Value {
-    let phase = |phase: &dwindle_runtime::Phase| serde_json::json!({ "tokens": phase.tokens, "seconds": phase.seconds });
+fn report(turn: &Turn, conversation: &Conversation, load_seconds: f64) -> serde_json::Value {
+    let phase = |phase: &Phase| serde_json::json!({ "tokens": phase.tokens, "seconds": phase.seconds });
     serde_json::json!({
         "answer": turn.answer,
         "descriptions": turn.descriptions,

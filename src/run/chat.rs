@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use dwindle_runtime::image::Picture;
-use dwindle_runtime::{Conversation, Finish};
+use dwindle_runtime::chat::Finish;
+use dwindle_runtime::{Conversation, Error};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
@@ -23,7 +24,7 @@ Ctrl-C stops an answer.";
 const DEFAULT_QUESTION: &str = "What do you see?";
 
 /// Chats until the input ends. Where stdin is no terminal, each of its lines is a message.
-pub fn interactive(conversation: &mut Conversation<'_>, options: &Options) -> Result<()> {
+pub fn interactive(conversation: &mut Conversation, options: &Options) -> Result<()> {
     let mut chat = Chat { conversation, waiting: Vec::new() };
     for path in &options.image {
         chat.add_picture(path)?;
@@ -36,8 +37,8 @@ pub fn interactive(conversation: &mut Conversation<'_>, options: &Options) -> Re
     }
 }
 
-struct Chat<'a, 'b> {
-    conversation: &'a mut Conversation<'b>,
+struct Chat<'a> {
+    conversation: &'a mut Conversation,
     /// Pictures that go with the next message.
     waiting: Vec<Picture>,
 }
@@ -49,7 +50,7 @@ enum Next {
     Leave,
 }
 
-impl Chat<'_, '_> {
+impl Chat<'_> {
     fn greet(&self) {
         eprintln!("dwindle {} · {} · {}", env!("CARGO_PKG_VERSION"), self.conversation.model_names().join(" + "), self.conversation.device_name());
         eprintln!("Type a message; name a picture's path in it to show one. /help lists the commands.");
@@ -101,7 +102,7 @@ impl Chat<'_, '_> {
             ("/exit" | "/quit", _) => return Ok(Next::Leave),
             ("/help", _) => eprintln!("{HELP}"),
             ("/reset", _) => {
-                self.conversation.reset();
+                self.conversation.reset()?;
                 self.waiting.clear();
                 eprintln!("The conversation begins anew.");
             }
@@ -150,6 +151,7 @@ impl Chat<'_, '_> {
         let images = std::mem::take(&mut self.waiting);
         let result = self.conversation.ask(message, &images, &mut print, interrupt::flag());
         failed?;
+        interrupt::take();
         match result {
             Ok(turn) => {
                 writeln!(out)?;
@@ -158,12 +160,11 @@ impl Chat<'_, '_> {
                     Finish::Cancelled => eprintln!("(stopped)"),
                     Finish::Stop => {}
                 }
-                interrupt::take();
                 Ok(())
             }
-            // What is wrong with one message need not end the chat; a device that is gone does.
-            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(error) if ends_chat(&error) => Err(error.into()),
             Err(error) => {
+                self.waiting = images;
                 eprintln!("{:#}", anyhow::Error::from(error));
                 Ok(())
             }
@@ -193,6 +194,11 @@ impl Chat<'_, '_> {
         }
         added.is_ok()
     }
+}
+
+/// What is wrong with one message need not end the chat; a device that is gone does.
+fn ends_chat(error: &Error) -> bool {
+    matches!(error, Error::DeviceLost { .. } | Error::OutOfMemory { .. } | Error::Refused { .. } | Error::Plan { .. })
 }
 
 fn current_directory() -> String {

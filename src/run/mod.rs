@@ -4,7 +4,7 @@ mod answer;
 mod chat;
 mod interrupt;
 mod mentions;
-mod pictures;
+pub mod pictures;
 mod terminal;
 
 use std::path::PathBuf;
@@ -12,9 +12,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
-use dwindle_runtime::{Conversation, ConversationOptions, Sampling};
+use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice};
 
 use crate::compile::{Target, compile_sources};
+use crate::device::Device;
 use crate::progress::Bars;
 use crate::source::{Preparation, Source};
 use crate::{cache, demo};
@@ -79,6 +80,9 @@ pub struct Options {
     context: Option<u32>,
 
     #[command(flatten)]
+    device: Device,
+
+    #[command(flatten)]
     preparation: Preparation,
 }
 
@@ -87,7 +91,12 @@ pub fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     interrupt::install()?;
     let bundle = open(&options)?;
-    let conversation_options = ConversationOptions { system: options.system.clone(), sampling: sampling(&options), max_tokens: options.max_tokens };
+    let conversation_options = ConversationOptions {
+        system: options.system.clone(),
+        sampling: sampling(&options),
+        max_tokens: options.max_tokens,
+        device: options.device.choice(),
+    };
     let mut conversation = Conversation::open(&bundle, conversation_options)?;
     let load_seconds = started.elapsed().as_secs_f64();
     match &options.prompt {
@@ -96,8 +105,8 @@ pub fn run(options: Options) -> Result<()> {
     }
 }
 
-fn sampling(options: &Options) -> Sampling {
-    Sampling {
+fn sampling(options: &Options) -> SamplingChoice {
+    SamplingChoice {
         temperature: options.temperature,
         top_p: options.top_p,
         top_k: options.top_k,

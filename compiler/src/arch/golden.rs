@@ -31,7 +31,7 @@ fn json(name: &str, file: &str) -> Option<Value> {
 /// `config.json` or `config_v4.json` of a golden checkpoint, normalised.
 pub fn config(name: &str, file: &str) -> Map<String, Value> {
     let Some(Value::Object(map)) = json(name, file) else { panic!("{name}/{file} is no object") };
-    config::normalise(map).unwrap()
+    config::normalize(map).unwrap()
 }
 
 /// The family of a golden checkpoint with this configuration.

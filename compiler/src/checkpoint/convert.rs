@@ -176,7 +176,7 @@ fn write(
             writer.write(name, offset, bytes)?;
             shards[shard].release(bytes);
             progress.advance(bytes.len() as u64);
-            Ok(())
+            Ok::<_, Error>(())
         })
     };
     let (hashes, copied) = rayon::join(|| shards.par_iter().map(|shard| hash(shard, progress)).collect(), copy);

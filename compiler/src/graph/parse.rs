@@ -1,4 +1,4 @@
-//! Parses the text form of a graph, which [`print`](super::print) describes.
+//! Parses the text form of a graph, which [`print`](mod@super::print) describes.
 //!
 //! Types are taken as written: [`verify`](super::verify::verify) checks them. The parser reads any text in time and memory
 //! linear in its length; only recipes nest, up to [`MAX_DEPTH`].

@@ -127,9 +127,7 @@ fn range_text(spec: &AttentionSpec) -> String {
         }
         _ => "0u".to_owned(),
     };
-    format!(
-        "fn keys_begin(t: u32) -> u32 {{ return {begin}; }}\nfn keys_end(t: u32) -> u32 {{ return {end}; }}"
-    )
+    format!("fn keys_begin(t: u32) -> u32 {{ return {begin}; }}\nfn keys_end(t: u32) -> u32 {{ return {end}; }}")
 }
 
 fn tiles(mut prelude: Prelude, spec: &AttentionSpec, group: usize) -> Emitted {
@@ -143,11 +141,8 @@ fn tiles(mut prelude: Prelude, spec: &AttentionSpec, group: usize) -> Emitted {
     prelude.constant("TILE_KEYS", if tile_rows <= 48 { 64 } else { 32 });
     prelude.constant("TILE_HEADS", tile_heads).constant("TILE_TOKENS", tile_tokens);
     prelude.constant("HEAD_PARTS", head_parts);
-    let grid = [
-        rows_per(spec.rows, tile_tokens),
-        Extent::Fixed((attention.n_kv_heads * head_parts) as u32),
-        Extent::Fixed(1),
-    ];
+    let grid =
+        [rows_per(spec.rows, tile_tokens), Extent::Fixed((attention.n_kv_heads * head_parts) as u32), Extent::Fixed(1)];
     prelude.finish(name("attention", spec), include_str!("attention.wgsl"), LANES as u32, grid)
 }
 
@@ -156,11 +151,8 @@ fn one_row(mut prelude: Prelude, spec: &AttentionSpec, group: usize, split: usiz
     let head_parts = group.div_ceil(SPLIT_HEADS);
     prelude.constant("SPLIT", split).constant("SPLITS", spec.kv_rows.div_ceil(split));
     prelude.constant("LANE_GROUPS", LANES / attention.head_dim.div_ceil(4)).constant("HEAD_PARTS", head_parts);
-    let grid = [
-        Extent::LengthPer(split as u32),
-        Extent::Fixed((attention.n_kv_heads * head_parts) as u32),
-        Extent::Fixed(1),
-    ];
+    let grid =
+        [Extent::LengthPer(split as u32), Extent::Fixed((attention.n_kv_heads * head_parts) as u32), Extent::Fixed(1)];
     let name = format!("{}.split{split}", name("attention_split", spec));
     prelude.finish(name, include_str!("attention_split.wgsl"), LANES as u32, grid)
 }

@@ -3,9 +3,7 @@
 
 use dwindle_bundle::Access;
 
-use super::prelude::{
-    ELEMENT_LANES, Prelude, check_nonzero, check_state, name_rows, state_element, unit_grid,
-};
+use super::prelude::{ELEMENT_LANES, Prelude, check_nonzero, check_state, name_rows, state_element, unit_grid};
 use super::rope::write_pair_text;
 use super::spec::{CopyRowsSpec, OverlayRowsSpec, PatchifySpec, WriteRowsSpec};
 use super::{Emitted, Error};
@@ -23,10 +21,8 @@ pub(super) fn emit_write(spec: &WriteRowsSpec) -> Result<Emitted, Error> {
     };
     prelude.constant("COLUMNS", spec.columns).constant("STATE_ROWS", spec.state_rows);
     prelude.bind("x", Access::ReadWrite, "f32").bind("state", Access::ReadWrite, state_element(spec.state));
-    prelude.push(format_args!(
-        "fn first_row() -> u32 {{ return call.{scalar} * {}u + {}u; }}",
-        spec.stride, spec.offset
-    ));
+    prelude
+        .push(format_args!("fn first_row() -> u32 {{ return call.{scalar} * {}u + {}u; }}", spec.stride, spec.offset));
     // A row of an odd number of f32 columns has a last element without a partner.
     let odd = !spec.columns.is_multiple_of(2);
     if odd {

@@ -224,7 +224,9 @@ fn unsupported_specs_are_named() {
     let activation = Some(Epilogue::Gated(Activation::Silu));
     check_refused(
         KernelSpec::MatMul(MatMulSpec { activation, ..matmul(q4, Dim::Rows, 5, 4) }),
-        expect!["no matmul kernel for a gated activation of 5 rows: gate and up rows alternate, so there is an even number of them"],
+        expect![
+            "no matmul kernel for a gated activation of 5 rows: gate and up rows alternate, so there is an even number of them"
+        ],
     );
     check_refused(
         KernelSpec::MatMul(MatMulSpec { soft_cap: Some(f32::INFINITY), ..matmul(q4, Dim::Rows, 5, 4) }),
@@ -236,12 +238,16 @@ fn unsupported_specs_are_named() {
     );
     check_refused(
         KernelSpec::Attention(attention(Dim::Rows, [2, 2], 33, FloatType::F16)),
-        expect!["no attention kernel for f16 states of 33 columns: rows must fill whole 32-bit words; choose a scheme whose kv is f32"],
+        expect![
+            "no attention kernel for f16 states of 33 columns: rows must fill whole 32-bit words; choose a scheme whose kv is f32"
+        ],
     );
     let spec = matmul(q4, Dim::Fixed(10), 256 * 65536, 32);
     check_refused(
         KernelSpec::MatMul(spec),
-        expect!["kernel matmul.q4g32f16.n16777216.k32.rows10 needs 65536 workgroups in one direction, target vulkan offers 65535"],
+        expect![
+            "kernel matmul.q4g32f16.n16777216.k32.rows10 needs 65536 workgroups in one direction, target vulkan offers 65535"
+        ],
     );
 }
 

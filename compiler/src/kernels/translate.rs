@@ -35,7 +35,8 @@ pub fn spirv(kernel: &Validated) -> Result<Vec<u32>, Error> {
         ..spv::Options::default()
     };
     let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".to_owned() };
-    spv::write_vec(&kernel.module, &kernel.info, &options, Some(&entry)).map_err(|error| failed(kernel, "SPIR-V", error))
+    spv::write_vec(&kernel.module, &kernel.info, &options, Some(&entry))
+        .map_err(|error| failed(kernel, "SPIR-V", error))
 }
 
 /// Text in the Metal shading language 2.3; the entry point is called `main_`, because `main` is reserved there.

@@ -41,9 +41,11 @@ pub fn validate(emitted: &Emitted, target: &Target) -> Result<Validated, Error> 
 }
 
 /// Bytes of all workgroup variables, each rounded up to 16 as WebGPU counts them.
-fn workgroup_bytes(module: &Module) -> u64 {
+pub(crate) fn workgroup_bytes(module: &Module) -> u64 {
     let workgroup = module.global_variables.iter().filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
-    workgroup.map(|(_, variable)| u64::from(module.types[variable.ty].inner.size(module.to_ctx())).next_multiple_of(16)).sum()
+    workgroup
+        .map(|(_, variable)| u64::from(module.types[variable.ty].inner.size(module.to_ctx())).next_multiple_of(16))
+        .sum()
 }
 
 /// Checks what is known without parsing: bindings, workgroup and the fixed part of the grid.
@@ -68,7 +70,13 @@ pub(super) fn check_launch(emitted: &Emitted, target: &Target) -> Result<(), Err
     Ok(())
 }
 
-fn check_limit(emitted: &Emitted, target: &Target, limit: &'static str, needed: u64, offered: u64) -> Result<(), Error> {
+fn check_limit(
+    emitted: &Emitted,
+    target: &Target,
+    limit: &'static str,
+    needed: u64,
+    offered: u64,
+) -> Result<(), Error> {
     if needed <= offered {
         return Ok(());
     }

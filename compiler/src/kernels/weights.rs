@@ -87,7 +87,8 @@ impl Weights {
     /// The `index`th vec4 of a block loaded as `code` (and `high`, the same shifted right by 16), in f32. Grouped: codes
     /// times [`factors`](Self::factors), without zero and scale.
     fn vector(&self, code: &str, high: &str, index: usize) -> String {
-        let component = |i: usize| if self.words == 1 { String::new() } else { format!(".{}", ["x", "y", "z", "w"][i]) };
+        let component =
+            |i: usize| if self.words == 1 { String::new() } else { format!(".{}", ["x", "y", "z", "w"][i]) };
         match self.format {
             Format::Plain(FloatType::F32) => code.to_owned(),
             Format::Plain(_) => {
@@ -189,11 +190,8 @@ impl Weights {
             ),
             Format::Grouped(g) => {
                 let per_word = g.codes_per_word();
-                let word = if self.words == 1 {
-                    String::new()
-                } else {
-                    format!("[column / {per_word}u % {}u]", self.words)
-                };
+                let word =
+                    if self.words == 1 { String::new() } else { format!("[column / {per_word}u % {}u]", self.words) };
                 format!(
                     "let block = column / BLOCK;\n    \
                      let word = weights[row * ROW_BLOCKS + block]{word};\n    \

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dwindle_bundle::{Call, Plan};
 
 use super::Lowered;
+use crate::kernels::validate;
 
 /// The least limits that a device has to offer for all of these models, by WebGPU's names.
 ///
@@ -28,7 +29,7 @@ pub fn needs(models: &[(&Lowered, u32)]) -> BTreeMap<String, u64> {
             }
         }
         for emitted in &lowered.kernels {
-            at_least("max_compute_workgroup_storage_size", u64::from(workgroup_bytes(&emitted.wgsl)));
+            at_least("max_compute_workgroup_storage_size", workgroup_bytes(&emitted.wgsl));
         }
         steps(plan, *context, &mut at_least);
     }
@@ -50,13 +51,7 @@ fn steps(plan: &Plan, context: u32, at_least: &mut impl FnMut(&str, u64)) {
     }
 }
 
-/// Workgroup memory of a kernel; 0 for text that is no WGSL, which validation refuses before.
-fn workgroup_bytes(wgsl: &str) -> u32 {
-    let Ok(module) = naga::front::wgsl::parse_str(wgsl) else { return 0 };
-    let mut layouter = naga::proc::Layouter::default();
-    if layouter.update(module.to_ctx()).is_err() {
-        return 0;
-    }
-    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
-    shared.map(|(_, variable)| layouter[variable.ty].to_stride()).sum()
+/// Workgroup memory of a kernel; 0 for text that is no WGSL, which validation refuses.
+fn workgroup_bytes(wgsl: &str) -> u64 {
+    naga::front::wgsl::parse_str(wgsl).map_or(0, |module| validate::workgroup_bytes(&module))
 }

@@ -57,7 +57,8 @@ impl<'a> Rows<'a> {
                 let fits = stored.dtype == dtype
                     && columns > 0
                     && elements.is_multiple_of(columns)
-                    && stored.shape.first() == Some(&(elements / columns));
+                    // A vector is a row for each element, or one row.
+                    && (stored.shape.first() == Some(&(elements / columns)) || *stored.shape == [columns]);
                 if !fits {
                     let (found, shape) = (stored.dtype.name(), stored.shape);
                     return Err(fail(

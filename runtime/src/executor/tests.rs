@@ -81,8 +81,11 @@ fn executes_steps_with_symbolic_grids() {
         executor.write_input("prefill", "x", &x).unwrap();
         executor.run("prefill", call(rows, position, tile)).unwrap();
         let y = executor.read_output::<f32>("prefill", "y", rows).unwrap();
-        let expected: Vec<f32> =
-            x.iter().enumerate().map(|(i, x)| x * [1.0, 10.0, 100.0, 1000.0][i % 4] + position as f32 + state).collect();
+        let expected: Vec<f32> = x
+            .iter()
+            .enumerate()
+            .map(|(i, x)| x * [1.0, 10.0, 100.0, 1000.0][i % 4] + position as f32 + state)
+            .collect();
         assert_eq!(y, expected, "{rows} rows");
     }
 }
@@ -179,14 +182,8 @@ fn wrong_calls_are_refused() {
     let write = |function, port, values: &[f32]| executor.write_input(function, port, values).unwrap_err();
     check_error(write("decode", "x", &[0.0; 4]), expect!["the plan has no function `decode`; it has: prefill"]);
     check_error(write("prefill", "z", &[0.0; 4]), expect!["function `prefill` has no input `z`; it has: x"]);
-    check_error(
-        write("prefill", "x", &[0.0; 5]),
-        expect!["port `x` of function `prefill`: 5 values are no rows of 4"],
-    );
-    check_error(
-        write("prefill", "x", &[]),
-        expect!["port `x` of function `prefill`: 0 values are no rows of 4"],
-    );
+    check_error(write("prefill", "x", &[0.0; 5]), expect!["port `x` of function `prefill`: 5 values are no rows of 4"]);
+    check_error(write("prefill", "x", &[]), expect!["port `x` of function `prefill`: 0 values are no rows of 4"]);
     check_error(
         write("prefill", "x", &[0.0; 404]),
         expect!["port `x` of function `prefill`: 101 rows, but 1 to 100 are possible"],
@@ -247,7 +244,9 @@ fn wrong_plans_are_refused() {
     );
     check_plan_error(
         |draft| steps(draft)[2].bindings[1].bytes = 1 << 40,
-        expect!["the plan cannot be executed: step 2 (`sum`) of function `prefill` binds 1099511627776 bytes at 0 of buffer 1"],
+        expect![
+            "the plan cannot be executed: step 2 (`sum`) of function `prefill` binds 1099511627776 bytes at 0 of buffer 1"
+        ],
     );
     check_plan_error(
         |draft| steps(draft)[2].bindings[1].buffer = 77,
@@ -318,7 +317,8 @@ fn all_lacking_limits_are_told_at_once() {
         panic!("no error of limits");
     };
     assert!(!adapter.is_empty());
-    let names: Vec<String> = lacks.iter().map(|l| l.to_string().split(", adapter").next().unwrap().to_owned()).collect();
+    let names: Vec<String> =
+        lacks.iter().map(|l| l.to_string().split(", adapter").next().unwrap().to_owned()).collect();
     expect![[r#"
         [
             "needs max_buffer_size 18446744073709551615",

@@ -71,7 +71,7 @@ impl Picture {
         let size = Size { width: decoded.width(), height: decoded.height() };
         if size.width == 0 || size.height == 0 {
             return Err(Error::Broken {
-                    format: format!("{format:?}").to_uppercase(),
+                format: format!("{format:?}").to_uppercase(),
                 reason: "it has no pixels".into(),
             });
         }
@@ -221,19 +221,27 @@ mod tests {
     fn what_is_no_picture_is_named() {
         check_error(
             b"%PDF-1.7",
-            expect!["this is no picture that can be read, it looks like a PDF document; PNG, JPEG, WebP, GIF and BMP can be read"],
+            expect![
+                "this is no picture that can be read, it looks like a PDF document; PNG, JPEG, WebP, GIF and BMP can be read"
+            ],
         );
         check_error(
             "Grüße\n".as_bytes(),
-            expect!["this is no picture that can be read, it looks like text; PNG, JPEG, WebP, GIF and BMP can be read"],
+            expect![
+                "this is no picture that can be read, it looks like text; PNG, JPEG, WebP, GIF and BMP can be read"
+            ],
         );
         check_error(
             b"",
-            expect!["this is no picture that can be read, it looks like an empty file; PNG, JPEG, WebP, GIF and BMP can be read"],
+            expect![
+                "this is no picture that can be read, it looks like an empty file; PNG, JPEG, WebP, GIF and BMP can be read"
+            ],
         );
         check_error(
             b"\0\0\0\x18ftypheic\0\0",
-            expect!["this is no picture that can be read, it looks like a HEIC photo; PNG, JPEG, WebP, GIF and BMP can be read"],
+            expect![
+                "this is no picture that can be read, it looks like a HEIC photo; PNG, JPEG, WebP, GIF and BMP can be read"
+            ],
         );
     }
 

@@ -29,7 +29,9 @@ pub(crate) struct Size {
 #[non_exhaustive]
 pub enum Error {
     /// The bytes are of no format that can be read.
-    #[error("this is no picture that can be read, it looks like {looks_like}; PNG, JPEG, WebP, GIF and BMP can be read")]
+    #[error(
+        "this is no picture that can be read, it looks like {looks_like}; PNG, JPEG, WebP, GIF and BMP can be read"
+    )]
     Format {
         /// What the first bytes say.
         looks_like: &'static str,
@@ -74,7 +76,9 @@ pub enum Error {
         shortest_edge: u32,
     },
     /// The picture's features do not fit into the buffer made for them.
-    #[error("this picture of {width} × {height} pixels needs {needed} image rows, the bundle has room for {room}; compile the model again")]
+    #[error(
+        "this picture of {width} × {height} pixels needs {needed} image rows, the bundle has room for {room}; compile the model again"
+    )]
     Rows {
         /// Pixels.
         width: u32,

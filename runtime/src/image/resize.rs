@@ -53,8 +53,7 @@ impl Taps {
         let stretch = scale.max(1.0);
         let support = radius * stretch;
         let width = support.ceil() as usize * 2 + 1;
-        let mut taps =
-            Taps { starts: Vec::new(), counts: Vec::new(), weights: Vec::new(), width, fraction_bits: 0 };
+        let mut taps = Taps { starts: Vec::new(), counts: Vec::new(), weights: Vec::new(), width, fraction_bits: 0 };
         let mut exact = vec![0.0f64; width * range.len()];
         for (i, row) in range.zip(exact.chunks_exact_mut(width)) {
             let center = scale * (f64::from(i) + 0.5);

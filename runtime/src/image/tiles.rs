@@ -117,8 +117,7 @@ impl ExactSizeIterator for Tiles<'_> {}
 /// Resizes so that the shorter edge is `shortest_edge`, and cuts the tile out of the centre; what lies outside of
 /// the resized picture is black (zero before normalisation), as transformers' `center_crop` has it.
 fn center_crop(picture: &Picture, tile: &Tile, shortest_edge: u32) -> Result<Vec<u8>, Error> {
-    let (short, long) =
-        (picture.size.width.min(picture.size.height), picture.size.width.max(picture.size.height));
+    let (short, long) = (picture.size.width.min(picture.size.height), picture.size.width.max(picture.size.height));
     let scaled = u64::from(shortest_edge) * u64::from(long) / u64::from(short);
     if shortest_edge == 0 || scaled > MAX_EDGE {
         let Size { width, height } = picture.size;
@@ -142,11 +141,7 @@ fn center_crop(picture: &Picture, tile: &Tile, shortest_edge: u32) -> Result<Vec
 ///
 /// An odd rest is longer at the end, when cutting and when padding (transformers' `center_crop`).
 fn centered(length: u32, wanted: u32) -> (u32, u32, u32) {
-    if length >= wanted {
-        ((length - wanted) / 2, wanted, 0)
-    } else {
-        (0, length, (wanted - length) / 2)
-    }
+    if length >= wanted { ((length - wanted) / 2, wanted, 0) } else { (0, length, (wanted - length) / 2) }
 }
 
 /// `source` in the middle of zeros; an odd rest goes to the right and to the bottom.

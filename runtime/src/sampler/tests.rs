@@ -85,7 +85,14 @@ fn top_p_of_a_flat_distribution_over_many_tokens() {
         all.sort_by(likelier);
         let wanted = all.iter().map(probability).sum::<f64>() * f64::from(top_p);
         let mut mass = 0.0;
-        let count = all.iter().take_while(|c| { let more = mass < wanted; mass += probability(c); more }).count();
+        let count = all
+            .iter()
+            .take_while(|c| {
+                let more = mass < wanted;
+                mass += probability(c);
+                more
+            })
+            .count();
         keep_mass(&mut kept, top_p);
         // The sum over all is rounded differently in another order: one token more or less.
         assert!(kept.len().abs_diff(count) <= 1, "{top_p}: {} {count}", kept.len());
@@ -168,22 +175,30 @@ fn damaged_logits_are_refused() {
         check_error(
             sampling,
             &[1.0, f32::NAN, 2.0],
-            expect!["the logits cannot be sampled: that of token 1 is NaN; the weights are damaged, or the scheme is too coarse for the model"],
+            expect![
+                "the logits cannot be sampled: that of token 1 is NaN; the weights are damaged, or the scheme is too coarse for the model"
+            ],
         );
         check_error(
             sampling,
             &[1.0, 2.0, infinite],
-            expect!["the logits cannot be sampled: that of token 2 is inf; the weights are damaged, or the scheme is too coarse for the model"],
+            expect![
+                "the logits cannot be sampled: that of token 2 is inf; the weights are damaged, or the scheme is too coarse for the model"
+            ],
         );
         check_error(
             sampling,
             &[-infinite, -infinite],
-            expect!["the logits cannot be sampled: none of 2 is a number; the weights are damaged, or the scheme is too coarse for the model"],
+            expect![
+                "the logits cannot be sampled: none of 2 is a number; the weights are damaged, or the scheme is too coarse for the model"
+            ],
         );
         check_error(
             sampling,
             &[],
-            expect!["the logits cannot be sampled: none of 0 is a number; the weights are damaged, or the scheme is too coarse for the model"],
+            expect![
+                "the logits cannot be sampled: none of 0 is a number; the weights are damaged, or the scheme is too coarse for the model"
+            ],
         );
     }
 }

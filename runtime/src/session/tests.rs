@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dwindle_bundle::{
-    Access, BufferKind, Extent, Memory, PortType, Resample, SamplingDefaults, Tile, Tiling,
-};
+use dwindle_bundle::{Access, BufferKind, Extent, Memory, PortType, Resample, SamplingDefaults, Tile, Tiling};
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -230,7 +228,9 @@ fn errors_say_the_numbers() {
     session.prefill(&rows(&TOKENS)).unwrap();
     check_error(
         session.prefill(&rows(&[1, 2])),
-        expect!["the context is full: 11 of 12 positions are taken, 2 more are needed; shorten the prompt or compile with a longer `--context`"],
+        expect![
+            "the context is full: 11 of 12 positions are taken, 2 more are needed; shorten the prompt or compile with a longer `--context`"
+        ],
     );
     check_error(session.decode(8), expect!["token 8 is out of range: the vocabulary has 8 tokens"]);
     check_error(session.truncate(12), expect!["cannot go back to 12 positions: only 11 are taken"]);
@@ -243,10 +243,7 @@ fn errors_say_the_numbers() {
         expect!["image rows: row -1 is asked for, there are 5"],
     );
     // Row 4 is the newline's.
-    check_error(
-        session.encode_tile(2, &[0.0; 6]),
-        expect!["image rows: tile 2 of 2 rows does not fit into 4 rows"],
-    );
+    check_error(session.encode_tile(2, &[0.0; 6]), expect!["image rows: tile 2 of 2 rows does not fit into 4 rows"]);
     check_error(
         session.encode_tile(0, &[0.0; 5]),
         expect!["port `pixels` of function `encode_image`: 5 values are no rows of 2"],
@@ -255,7 +252,9 @@ fn errors_say_the_numbers() {
     session.decode(1).unwrap();
     check_error(
         session.decode(1),
-        expect!["the context is full: 12 of 12 positions are taken, 1 more are needed; shorten the prompt or compile with a longer `--context`"],
+        expect![
+            "the context is full: 12 of 12 positions are taken, 1 more are needed; shorten the prompt or compile with a longer `--context`"
+        ],
     );
 }
 

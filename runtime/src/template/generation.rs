@@ -100,9 +100,15 @@ mod tests {
             ("{%- generation -%}\nx{%+endgeneration+%}", "{%- with -%}\nx{%+endwith+%}"),
             ("{%generation%}", "{%with%}"),
             ("{%\n generation\n%}", "{%\n with\n%}"),
-            ("generation {# {% generation %} #} {{ '{% generation %}' }}", "generation {# {% generation %} #} {{ '{% generation %}' }}"),
+            (
+                "generation {# {% generation %} #} {{ '{% generation %}' }}",
+                "generation {# {% generation %} #} {{ '{% generation %}' }}",
+            ),
             (r#"{{ "\"{% generation %}" }}{% generation %}"#, r#"{{ "\"{% generation %}" }}{% with %}"#),
-            ("{% raw %}{% generation %}{% endraw %}{% generation %}", "{% raw %}{% generation %}{% endraw %}{% with %}"),
+            (
+                "{% raw %}{% generation %}{% endraw %}{% generation %}",
+                "{% raw %}{% generation %}{% endraw %}{% with %}",
+            ),
             ("{% if add_generation_prompt %}{", "{% if add_generation_prompt %}{"),
             ("{% set x = 'generation' %}{% generation", "{% set x = 'generation' %}{% generation"),
         ] {

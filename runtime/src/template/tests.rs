@@ -189,19 +189,25 @@ fn idioms_of_published_templates() {
     check(
         &parse(source, None).unwrap(),
         &[user("banana", 0), assistant("<think>\nhm</think>\n\nyes"), user("what", 0)],
-        expect![[r#"<user>bonono<assistant>YES<user last>whot 29 Feb 2024 {"a": [1, "é<"], "b": null}ba|<s>|True|FalseÉÉ"#]],
+        expect![[
+            r#"<user>bonono<assistant>YES<user last>whot 29 Feb 2024 {"a": [1, "é<"], "b": null}ba|<s>|True|FalseÉÉ"#
+        ]],
     );
 }
 
 #[test]
 fn blocks_take_their_line_with_them() {
-    let source = "{% for m in messages %}\n    {% generation %}\n{{ m.content }}\n    {% endgeneration %}\nx\n{% endfor %}\n";
+    let source =
+        "{% for m in messages %}\n    {% generation %}\n{{ m.content }}\n    {% endgeneration %}\nx\n{% endfor %}\n";
     check(&parse(source, None).unwrap(), &[user("Hi", 0)], expect!["Hi\nx\n"]);
 }
 
 #[test]
 fn errors_name_the_line() {
-    check_refused("a\n{% if %}", expect!["line 2 of the chat template is not understood: syntax error: unexpected end of block"]);
+    check_refused(
+        "a\n{% if %}",
+        expect!["line 2 of the chat template is not understood: syntax error: unexpected end of block"],
+    );
     check_refused(
         "a\n\n{{ messages[0].content.nonsense() }}",
         expect!["line 3 of the chat template fails: unknown method: string has no method named nonsense"],

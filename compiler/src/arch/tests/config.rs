@@ -280,7 +280,7 @@ fn published_configurations() {
     ];
     for (path, vocab_size, tied) in table {
         let bytes = std::fs::read(format!("{root}/{path}")).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let config = crate::checkpoint::config::normalise(serde_json::from_slice(&bytes).unwrap()).unwrap();
+        let config = crate::checkpoint::config::normalize(serde_json::from_slice(&bytes).unwrap()).unwrap();
         let processor = config
             .get("image_grid_pinpoints")
             .map(|pinpoints| processor(config["vision_config"]["image_size"].as_u64().unwrap() as u32, pinpoints));

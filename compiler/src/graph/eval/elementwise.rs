@@ -101,16 +101,16 @@ mod tests {
         assert!(erf(f64::NAN).is_nan());
     }
 
-    /// From the formulas, to ten digits.
+    /// From the formulas, to seven digits.
     #[test]
     fn activations() {
         let table = [
-            (Activation::Gelu, 1.0, 0.8413447461),
-            (Activation::Gelu, -3.0, -0.0040496940),
-            (Activation::GeluTanh, 1.0, 0.8411919906),
-            (Activation::GeluTanh, -3.0, -0.0036373920),
-            (Activation::QuickGelu, 1.0, 0.8457957659),
-            (Activation::Silu, 1.0, 0.7310585786),
+            (Activation::Gelu, 1.0, 0.841_344_8),
+            (Activation::Gelu, -3.0, -0.004_049_69),
+            (Activation::GeluTanh, 1.0, 0.841_192),
+            (Activation::GeluTanh, -3.0, -0.003_637_39),
+            (Activation::QuickGelu, 1.0, 0.845_795_8),
+            (Activation::Silu, 1.0, 0.731_058_6),
             (Activation::Silu, -200.0, 0.0),
         ];
         for (activation, x, expected) in table {

@@ -80,7 +80,7 @@ fn matmul_and_norms() {
 /// Two of three columns wide, 3-bit groups of ten; zero stands for code 3.
 #[test]
 fn grouped_weights() {
-    let codes = [3_u32 | 4 << 3 | 6 << 6, 0 | 3 << 3 | 2 << 6];
+    let codes = [3_u32 | 4 << 3 | 6 << 6, 3 << 3 | 2 << 6];
     let memory = Memory::default().with_words("c", &[2, 1], &codes).with("s", &[2, 1], &[0.5, 2.0]);
     let body = "%c = weight c : u32[2, 1]\n%s = weight s : f32[2, 1]
         %y = dequantize %c, %s {format=q3g10f32, columns=3} : f32[2, 3]\nreturn y=%y";

@@ -15,10 +15,9 @@ pub(super) fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<
     let named = |name: &str| wanted.is_none_or(|w| name.to_lowercase().contains(&w.to_lowercase()));
     let matching = adapters.into_iter().zip(&names).filter(|(_, name)| named(name)).map(|(adapter, _)| adapter);
     // `min_by_key` takes the first of equals: the order of enumeration is the user's order of preference.
-    matching.min_by_key(|a| rank(a.get_info().device_type)).ok_or_else(|| Error::NoSuchAdapter {
-        wanted: wanted.unwrap_or_default().to_owned(),
-        found: names.clone(),
-    })
+    matching
+        .min_by_key(|a| rank(a.get_info().device_type))
+        .ok_or_else(|| Error::NoSuchAdapter { wanted: wanted.unwrap_or_default().to_owned(), found: names.clone() })
 }
 
 /// Kinds of adapters, the fastest first. `Cpu` is a driver that runs kernels on the processor (Mesa's lavapipe).

@@ -51,8 +51,7 @@ impl Program {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         };
-        let call =
-            gpu.guarded(|| "buffer `call`".to_owned(), CALL_BYTES, || gpu.device.create_buffer(&descriptor))?;
+        let call = gpu.guarded(|| "buffer `call`".to_owned(), CALL_BYTES, || gpu.device.create_buffer(&descriptor))?;
         let functions = BTreeMap::new();
         Ok(Program { gpu: gpu.clone(), buffers, call, kernels, functions, staging: None, submitted: None })
     }
@@ -122,8 +121,7 @@ impl Program {
             })?;
             entries.push(wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) });
         }
-        let descriptor =
-            wgpu::BindGroupDescriptor { label: Some(kernel), layout: &pipeline.layout, entries: &entries };
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(kernel), layout: &pipeline.layout, entries: &entries };
         self.gpu.guarded(place, 0, || self.gpu.device.create_bind_group(&descriptor))
     }
 

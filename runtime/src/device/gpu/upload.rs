@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use dwindle_bundle::{Buffer, BufferKind};
 
 use super::Gpu;
-use crate::device::Entries;
 use crate::Error;
+use crate::device::Entries;
 
 /// Bytes of weights copied at a time; a multiple of 4, as copies must be.
 const CHUNK: usize = 4 << 20;
@@ -38,9 +38,8 @@ pub(super) fn create(gpu: &Gpu, buffers: &[Buffer], entries: &dyn Entries) -> Re
         }
     }
     // What the last submissions staged is freed here and not at some later call.
-    match pending.pop_back() {
-        Some(last) => gpu.wait(|| "upload of weights".to_owned(), last)?,
-        None => {}
+    if let Some(last) = pending.pop_back() {
+        gpu.wait(|| "upload of weights".to_owned(), last)?;
     }
     Ok(created)
 }

@@ -39,7 +39,8 @@ impl Tensors {
     fn floats(&self, name: &str) -> Vec<f32> {
         let entry = &self.header[name];
         assert_eq!(entry["dtype"], "F32", "{name}");
-        let range = entry["data_offsets"][0].as_u64().unwrap() as usize..entry["data_offsets"][1].as_u64().unwrap() as usize;
+        let range =
+            entry["data_offsets"][0].as_u64().unwrap() as usize..entry["data_offsets"][1].as_u64().unwrap() as usize;
         self.data[range].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     }
 }

@@ -1,0 +1,174 @@
+//! Compilation of the golden checkpoints and the demo models.
+
+use std::path::{Path, PathBuf};
+
+use dwindle_bundle::Bundle;
+use dwindle_quant::Method;
+use dwindle_schemes::Scheme;
+use expect_test::{expect, expect_file};
+use tempfile::TempDir;
+
+use super::*;
+use crate::checkpoint::convert;
+use crate::progress::Silent;
+use crate::quantize::quantize;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A quantized model directory of a checkpoint in the repository, called like it.
+fn quantized(work: &TempDir, checkpoint: &str, scheme: &str) -> ModelDir {
+    let name = checkpoint.rsplit('/').next().unwrap();
+    let (full, out) = (work.path().join("full").join(name), work.path().join(scheme).join(name));
+    std::fs::create_dir_all(full.parent().unwrap()).unwrap();
+    std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+    let (model, _) = convert(&repository().join(checkpoint), &full, &Silent).unwrap();
+    quantize(&model, &Scheme::builtin(scheme).unwrap(), Method::Rtn, &out, &Silent).unwrap();
+    std::fs::remove_dir_all(&full).unwrap();
+    ModelDir::open(&out).unwrap()
+}
+
+fn vulkan() -> CompileOptions {
+    CompileOptions::new(TargetName::Vulkan)
+}
+
+/// Plans of every family, as text: `UPDATE_EXPECT=1` writes them anew.
+#[test]
+fn plans_of_golden_families() {
+    let work = tempfile::tempdir().unwrap();
+    for family in ["gemma", "gemma2", "qwen2", "qwen2_untied_sharded", "llava_onevision"] {
+        let model = quantized(&work, &format!("tests/golden/{family}"), "q4f16_1");
+        let text = inspect(&model, Stage::Plan, &vulkan()).unwrap();
+        let file = repository().join(format!("compiler/src/compile/plans/{family}.q4f16_1.txt"));
+        expect_file![file].assert_eq(&text);
+    }
+}
+
+/// Every family and every scheme compiles for every target, kernels valid and translated, and reads back.
+#[test]
+fn every_family_and_scheme_compiles() {
+    let work = tempfile::tempdir().unwrap();
+    for scheme in Scheme::names() {
+        for family in ["gemma", "gemma2", "qwen2", "llava_onevision"] {
+            let model = quantized(&work, &format!("tests/golden/{family}"), scheme);
+            for target in TargetName::ALL {
+                let out = work.path().join("out.dwindle");
+                let report = compile(std::slice::from_ref(&model), &CompileOptions::new(target), &out, &Silent)
+                    .unwrap_or_else(|error| panic!("{family} {scheme} {target}: {error}"));
+                let bundle = Bundle::open(&out).unwrap();
+                bundle.verify().unwrap();
+                assert_eq!(report.bytes, bundle.file_bytes());
+                for (name, offered) in [("max_storage_buffer_binding_size", 128 << 20), ("max_buffer_size", 256 << 20)]
+                {
+                    assert!(bundle.manifest().target.needs[name] <= offered);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn demo_ensemble() {
+    let work = tempfile::tempdir().unwrap();
+    let models = ["demo/pocket-llava", "demo/pocket-gemma"].map(|m| quantized(&work, m, "q4f16_1"));
+    let out = work.path().join("demo.dwindle");
+    let report = compile(&models, &vulkan(), &out, &Silent).unwrap();
+    expect![].assert_eq(&report.to_string());
+    let bundle = Bundle::open(&out).unwrap();
+    bundle.verify().unwrap();
+    let manifest = bundle.manifest();
+    expect![].assert_debug_eq(&manifest.ensemble);
+    let texts: Vec<_> = manifest.models.iter().map(|m| (&m.text, &m.sampling)).collect();
+    expect![].assert_debug_eq(&texts);
+    let placeholder = manifest.models.iter().find_map(|m| m.image.as_ref()).map(|image| &image.placeholder[..]);
+    assert_eq!(placeholder, Some("<image>"));
+    let template = bundle.text("models/pocket-llava/chat_template.jinja").unwrap();
+    assert!(template.contains("<|im_start|>"));
+}
+
+#[test]
+fn same_bytes_from_one_and_two_threads() {
+    let work = tempfile::tempdir().unwrap();
+    let model = quantized(&work, "demo/pocket-gemma", "q3f16_1");
+    let bytes = [1, 2].map(|threads| {
+        let out = work.path().join(format!("{threads}.dwindle"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| compile(std::slice::from_ref(&model), &vulkan(), &out, &Silent)).unwrap();
+        std::fs::read(&out).unwrap()
+    });
+    assert!(bytes[0] == bytes[1]);
+}
+
+/// A target whose bindings hold 16 KiB: every large matrix is split, and every binding still fits.
+#[test]
+fn small_bindings_split_matrices() {
+    let work = tempfile::tempdir().unwrap();
+    let model = quantized(&work, "tests/golden/qwen2", "q4f16_1");
+    let mut options = CompileOptions { max_rows: 8, context: Some(64), ..vulkan() };
+    options.target.max_storage_buffer_binding_size = 4096;
+    let out = work.path().join("split.dwindle");
+    compile(std::slice::from_ref(&model), &options, &out, &Silent).unwrap();
+    let bundle = Bundle::open(&out).unwrap();
+    assert!(bundle.manifest().target.needs["max_storage_buffer_binding_size"] <= 4096);
+    let plan = &bundle.manifest().models[0].plan;
+    let steps = |name: &str| plan.functions[name].steps.len();
+    let whole = Prepared::open(&model, &vulkan()).unwrap().lower(&vulkan()).unwrap().plan;
+    assert!(steps("decode") > whole.functions["decode"].steps.len());
+}
+
+#[track_caller]
+fn refused(models: &[ModelDir], options: &CompileOptions, work: &TempDir, message: expect_test::Expect) {
+    let out = work.path().join("refused.dwindle");
+    let error = compile(models, options, &out, &Silent).unwrap_err().to_string();
+    message.assert_eq(&error.replace(&*work.path().to_string_lossy(), "WORK"));
+    assert!(!out.exists());
+}
+
+#[test]
+fn refusals() {
+    let work = tempfile::tempdir().unwrap();
+    let full = work.path().join("full-gemma");
+    let (unquantized, _) = convert(&repository().join("tests/golden/gemma"), &full, &Silent).unwrap();
+    refused(
+        &[unquantized],
+        &vulkan(),
+        &work,
+        expect![
+            "WORK/full-gemma is not quantized; run `dwindle quantize` on it first (q0f32 and q0f16 keep the weights as floats)"
+        ],
+    );
+    let model = |name: &str| quantized(&work, name, "q4f16_1");
+    refused(&[], &vulkan(), &work, expect!["0 models are given, a bundle holds one or two"]);
+    refused(
+        &[model("tests/golden/gemma"), model("tests/golden/qwen2")],
+        &vulkan(),
+        &work,
+        expect![
+            "`gemma` and `qwen2` make no ensemble: none of them sees pictures; it takes one model that does and one text model"
+        ],
+    );
+    refused(
+        &[model("tests/golden/gemma"), model("tests/golden/gemma")],
+        &vulkan(),
+        &work,
+        expect!["both models are called `gemma`: rename one of the directories"],
+    );
+    let long = CompileOptions { context: Some(1 << 20), ..vulkan() };
+    refused(
+        &[model("tests/golden/gemma")],
+        &long,
+        &work,
+        expect!["a context of 1048576 is not possible: `gemma` was made for 1 to 256 positions"],
+    );
+    let mut tiny = vulkan();
+    tiny.target.max_storage_buffer_binding_size = 256;
+    refused(
+        &[model("tests/golden/gemma")],
+        &tiny,
+        &work,
+        expect![
+            "buffer `logits` needs max_storage_buffer_binding_size 512, the target offers 256: compile for fewer rows a call"
+        ],
+    );
+}

@@ -1,0 +1,311 @@
+//! What is cached, computed and said, turn by turn, with a decoder that says what it is told to.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::UNIX_EPOCH;
+
+use dwindle_bundle::{Resample, Tile, Tiling};
+use expect_test::{Expect, expect};
+
+use super::toy::{Memory, Toy, chat_template, demo, parts_with};
+use super::*;
+use crate::sampler::Sampling;
+
+/// Ends an answer.
+const STOP: u32 = 6;
+
+fn chat_of(parts: Parts, context: u32) -> (Chat<Toy>, Rc<RefCell<Memory>>) {
+    let toy = Toy::new(context);
+    let memory = toy.memory.clone();
+    (Chat::new(toy, parts), memory)
+}
+
+fn talker() -> (Chat<Toy>, Rc<RefCell<Memory>>) {
+    chat_of(parts_with(&chat_template()), 1024)
+}
+
+/// The demo's describing model without its weights.
+fn seer() -> (Chat<Toy>, Rc<RefCell<Memory>>) {
+    let template = String::from_utf8(demo("pocket-llava/chat_template.jinja")).unwrap();
+    let sizes = [[96, 96], [96, 192], [96, 288], [192, 96], [192, 192], [288, 96]];
+    let tile = Tile {
+        width: 96,
+        height: 96,
+        rows: 6,
+        columns: 6,
+        rescale: 1.0 / 255.0,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        resample: Resample::Bicubic,
+    };
+    let parts = Parts {
+        model: "seer".into(),
+        tokenizer: Tokenizer::from_bytes(&demo("pocket-llava/tokenizer.json")).unwrap(),
+        template: Some(Template::parse(&template, &Default::default(), Some("<image>"), UNIX_EPOCH).unwrap()),
+        image: Some(ImageInput {
+            token: 766,
+            placeholder: "<image>".into(),
+            tile,
+            tiling: Tiling::AnyRes { pinpoints: sizes.to_vec(), max_tiles: Some(9) },
+            max_image_rows: 217,
+            newline: Some(216),
+        }),
+        stop: vec![765],
+        system: None,
+    };
+    chat_of(parts, 1024)
+}
+
+fn picture(name: &str) -> Picture {
+    Picture::decode(&demo(&format!("images/{name}"))).unwrap()
+}
+
+/// Asks, letting the model say `script`, and checks that chat and decoder agree on what is cached.
+#[track_caller]
+fn try_ask(
+    chat: &mut Chat<Toy>,
+    text: &str,
+    pictures: &[Picture],
+    script: &[u32],
+    max_tokens: usize,
+    cancel_at: Option<&str>,
+) -> Result<Answer, crate::Error> {
+    let memory = chat.decoder.memory.clone();
+    memory.borrow_mut().script = script.iter().copied().collect();
+    let cancel = AtomicBool::new(cancel_at == Some(""));
+    let mut streamed = String::new();
+    let mut on_text = |piece: &str| {
+        streamed += piece;
+        if cancel_at.is_some_and(|at| streamed.ends_with(at)) {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    };
+    let mut sampler = Sampler::new(Sampling::default()).unwrap();
+    let generation = Generation { sampler: &mut sampler, max_tokens, on_text: &mut on_text, cancel: &cancel };
+    let result = chat.ask(text, pictures, generation);
+    let cached: Vec<Option<u32>> = chat.cached.iter().map(|slot| slot.token()).collect();
+    assert_eq!(memory.borrow().tokens(), cached);
+    if let Ok(answer) = &result {
+        assert_eq!(answer.text, streamed);
+    }
+    result
+}
+
+#[track_caller]
+fn ask(chat: &mut Chat<Toy>, text: &str, script: &[u32]) -> Answer {
+    try_ask(chat, text, &[], script, 500, None).unwrap()
+}
+
+/// The tokens of a text, and the end of an answer.
+fn said(chat: &Chat<Toy>, text: &str) -> Vec<u32> {
+    let mut tokens = chat.parts.tokenizer.encode(text, false).unwrap();
+    tokens.push(chat.parts.stop[chat.parts.stop.len() - 1]);
+    tokens
+}
+
+#[track_caller]
+fn check_error(result: Result<Answer, crate::Error>, expected: Expect) {
+    expected.assert_eq(&result.unwrap_err().to_string());
+}
+
+#[test]
+fn demo_chats_are_read_once_and_as_transformers_reads_them() {
+    let expected: serde_json::Value = serde_json::from_slice(&demo("chats/expected.json")).unwrap();
+    for turns in expected["chats"].as_array().unwrap() {
+        let (mut chat, memory) = talker();
+        for turn in turns.as_array().unwrap() {
+            let ids: Vec<u32> =
+                turn["expected_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            let before = memory.borrow().rows.len();
+            let answer = ask(&mut chat, turn["user"].as_str().unwrap(), &ids);
+            assert_eq!(answer.text, turn["expected"].as_str().unwrap());
+            assert_eq!((answer.finish, answer.recomputed), (Finish::Stop, 0));
+            assert_eq!(answer.decode.tokens, ids.len() - 1);
+            // What was cached and what was read now are the whole prompt.
+            assert_eq!((before + answer.prefill.tokens) as u64, turn["prompt_tokens"].as_u64().unwrap());
+        }
+        // Word by word what one long prompt would be.
+        let template = chat.parts.template.as_ref().unwrap();
+        let whole = template.render(&chat.history.messages, false).unwrap();
+        let whole = chat.parts.tokenizer.encode(&whole, false).unwrap();
+        let cached: Vec<u32> = memory.borrow().tokens().into_iter().flatten().collect();
+        assert_eq!(cached, whole[..cached.len()]);
+    }
+}
+
+#[test]
+fn pictures_take_the_places_of_their_placeholders() {
+    let (mut chat, memory) = seer();
+    let pictures = [picture("01-square-96.png"), picture("02-landscape-200x120.jpg")];
+    let script = said(&chat, "A red cross.");
+    let answer = try_ask(&mut chat, "Describe the image.", &pictures[..1], &script, 99, None).unwrap();
+    assert_eq!((answer.prefill.tokens, answer.encode.tokens, answer.recomputed), (91, 78, 0));
+    assert_eq!(memory.borrow().tiles.iter().map(|(tile, _)| *tile).collect::<Vec<_>>(), [0, 1]);
+    let rows: Vec<Row> = memory.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).copied().collect();
+    assert_eq!(rows.len(), 78);
+    assert_eq!(rows[0].blend.index[0], 0);
+    assert_eq!(rows[77].blend.index[0], 216, "the newline after the last row");
+
+    // Text only: the picture is not seen again. The template puts a space after the role that its prompt lacks.
+    memory.borrow_mut().tiles.clear();
+    let answer = ask(&mut chat, "Where?", &script);
+    assert_eq!((answer.encode.tokens, answer.recomputed), (0, 0));
+    assert!(memory.borrow().tiles.is_empty() && answer.prefill.tokens < 20);
+
+    // Two more at once: each is encoded after the one before it was read.
+    memory.borrow_mut().prefills.clear();
+    let answer = try_ask(&mut chat, "And these?", &pictures, &[script.clone(), script].concat(), 3, None).unwrap();
+    assert_eq!((answer.encode.tokens, answer.recomputed), (78 + 140, 0));
+    assert_eq!(memory.borrow().prefills.len(), 2);
+    assert_eq!(memory.borrow().tiles.iter().map(|(tile, _)| *tile).collect::<Vec<_>>(), [0, 1, 0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn answers_stay_as_they_were_generated() {
+    for answer in ["Hello", "  Hello ", "Hello\n\n", " Grüße 👍 "] {
+        let (mut chat, memory) = talker();
+        // Letter by letter, as the tokenizer would never encode it.
+        let mut script: Vec<u32> = Vec::new();
+        for letter in answer.chars() {
+            script.extend(chat.parts.tokenizer.encode(&letter.to_string(), false).unwrap());
+        }
+        let generated = script.clone();
+        script.push(STOP);
+        assert_eq!(ask(&mut chat, "Hi", &script).text, answer);
+        let end = said(&chat, "Yes");
+        let second = ask(&mut chat, "Really?", &end);
+        assert_eq!(second.recomputed, 0, "{answer:?}");
+        let cached: Vec<u32> = memory.borrow().tokens().into_iter().flatten().collect();
+        let read =
+            chat.parts.tokenizer.encode("<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n", false);
+        let expected = [read.unwrap(), generated, vec![STOP]].concat();
+        assert_eq!(cached[..expected.len()], expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn cancelled_answers_stay_as_far_as_they_came() {
+    let (mut chat, memory) = talker();
+    let script = said(&chat, "I see a red cross at the top");
+    let answer = try_ask(&mut chat, "What?", &[], &script, 500, Some(" red")).unwrap();
+    assert_eq!((answer.text.as_str(), answer.finish), ("I see a red", Finish::Cancelled));
+    assert_eq!(chat.history.messages.last().unwrap().text, "I see a red");
+    // The last token was said but not cached; it is read with the next question.
+    let script = said(&chat, "Yes");
+    let before = memory.borrow().rows.len();
+    let next = ask(&mut chat, "Go on", &script);
+    assert_eq!(next.recomputed, 0);
+    assert_eq!(memory.borrow().rows[before].token, *answer.tokens.last().unwrap());
+    assert_eq!(memory.borrow().rows[before + 1].token, STOP);
+}
+
+#[test]
+fn cancelling_before_the_answer_takes_the_question_back() {
+    let (mut chat, memory) = talker();
+    let script = said(&chat, "Yes");
+    ask(&mut chat, "First", &script);
+    let (rows, messages) = (memory.borrow().rows.clone(), chat.history.messages.clone());
+    let answer = try_ask(&mut chat, "Second", &[], &script, 500, Some("")).unwrap();
+    assert_eq!((answer.finish, answer.text.as_str()), (Finish::Cancelled, ""));
+    assert_eq!((&memory.borrow().rows, &chat.history.messages), (&rows, &messages));
+    assert_eq!(ask(&mut chat, "Third", &script).recomputed, 0);
+}
+
+#[test]
+fn failures_leave_the_conversation_as_it_was() {
+    let (mut chat, memory) = talker();
+    let script = said(&chat, "Yes it is");
+    // Cut short, so that a token is pending.
+    try_ask(&mut chat, "First", &[], &script, 2, None).unwrap();
+    let (rows, messages) = (memory.borrow().rows.clone(), chat.history.messages.clone());
+    for script in [&script[..0], &script[..2]] {
+        check_error(
+            try_ask(&mut chat, "Second", &[], script, 500, None),
+            expect!["the device was lost during a test: nothing left to say; start again"],
+        );
+        assert_eq!((&memory.borrow().rows, &chat.history.messages), (&rows, &messages));
+        assert!(chat.history.pending.is_some());
+    }
+    assert_eq!(ask(&mut chat, "Second", &script).recomputed, 0);
+}
+
+#[test]
+fn full_contexts_are_told_before_anything_is_computed() {
+    let (mut chat, memory) = chat_of(parts_with(&chat_template()), 40);
+    let script = said(&chat, "Yes");
+    ask(&mut chat, "Hi", &script);
+    let (rows, messages) = (memory.borrow().rows.clone(), chat.history.messages.clone());
+    memory.borrow_mut().prefills.clear();
+    check_error(
+        try_ask(&mut chat, &"word ".repeat(40), &[], &script, 500, None),
+        expect![
+            "the context is full: 11 of 40 positions are taken, 91 more are needed; shorten the prompt or compile with a longer `--context`"
+        ],
+    );
+    assert_eq!((&memory.borrow().rows, &chat.history.messages), (&rows, &messages));
+    assert!(memory.borrow().prefills.is_empty());
+    // An answer that reaches the end of the context ends there.
+    let endless = vec![script[0]; 100];
+    let answer = try_ask(&mut chat, "More", &[], &endless, 500, None).unwrap();
+    assert_eq!(answer.finish, Finish::Length);
+    assert_eq!(memory.borrow().rows.len(), 40);
+}
+
+#[test]
+fn templates_that_change_what_was_said_are_read_again_from_there() {
+    let source = "{% for m in messages %}<start_of_turn>{{ m.role }}\n\
+        {{ m.content.split('###')[-1] }}<end_of_turn>\n{% endfor %}<start_of_turn>assistant\n";
+    let (mut chat, memory) = chat_of(parts_with(source), 1024);
+    let script = said(&chat, "I think ### Hello");
+    ask(&mut chat, "Hi", &script);
+    let second = ask(&mut chat, "And now?", &script);
+    // The part of the answer that the template drops, and all after it.
+    assert_eq!(second.recomputed, script.len() - 1);
+    let whole = chat.parts.template.as_ref().unwrap().render(&chat.history.messages[..3], true).unwrap();
+    let whole = chat.parts.tokenizer.encode(&whole, false).unwrap();
+    let cached: Vec<u32> = memory.borrow().tokens().into_iter().flatten().collect();
+    assert_eq!(cached[..whole.len()], whole);
+    // A failure after the cut cannot bring back what was cached, but the conversation goes on.
+    let messages = chat.history.messages.clone();
+    assert!(try_ask(&mut chat, "Third", &[], &[], 500, None).is_err());
+    assert_eq!(chat.history.messages, messages);
+    let third = ask(&mut chat, "Third", &script);
+    assert_eq!(third.text, "I think ### Hello");
+}
+
+#[test]
+fn texts_are_continued_without_a_template() {
+    let (mut chat, memory) = talker();
+    let script = said(&chat, " there");
+    memory.borrow_mut().script = script.iter().copied().collect();
+    let mut sampler = Sampler::new(Sampling::default()).unwrap();
+    let cancel = AtomicBool::new(false);
+    let generation = Generation { sampler: &mut sampler, max_tokens: 9, on_text: &mut |_| (), cancel: &cancel };
+    let answer = chat.complete("Hello", &[], generation).unwrap();
+    assert_eq!(answer.text, " there");
+    let tokens = chat.parts.tokenizer.encode("Hello", true).unwrap();
+    assert_eq!((answer.prefill.tokens, tokens[0]), (tokens.len(), 2));
+    assert!(chat.cached.is_empty() && memory.borrow().rows.is_empty());
+}
+
+#[test]
+fn what_a_model_cannot_do_is_said() {
+    let (mut chat, _) = talker();
+    check_error(
+        try_ask(&mut chat, "x", &[picture("11-small-64x64.png")], &[], 9, None),
+        expect![
+            "model `talker` cannot see pictures; bundle it with a model that describes them: `dwindle compile CHAT_MODEL VISION_MODEL`"
+        ],
+    );
+    chat.parts.template = None;
+    check_error(
+        try_ask(&mut chat, "x", &[], &[], 9, None),
+        expect!["model `talker` has no chat template, so it cannot chat; `--raw` continues a text"],
+    );
+    let (mut chat, memory) = seer();
+    check_error(
+        try_ask(&mut chat, "What is <image>?", &[picture("11-small-64x64.png")], &[], 9, None),
+        expect!["the prompt has 2 places for pictures (`<image>`), but 1 new pictures were given"],
+    );
+    assert!(memory.borrow().rows.is_empty() && chat.history.messages.is_empty());
+}

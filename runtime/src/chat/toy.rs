@@ -1,0 +1,110 @@
+//! A decoder for tests: remembers what was done to it and says what it is told to.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::{Decoder, Parts};
+use crate::Error;
+use crate::image::Blend;
+use crate::session::Row;
+use crate::template::Template;
+use crate::tokenizer::Tokenizer;
+
+pub const VOCABULARY: usize = 2048;
+
+/// What a toy remembers; tests hold it, too.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub context: u32,
+    /// The cache.
+    pub rows: Vec<Row>,
+    /// The tokens that it says next. When there are none, it fails.
+    pub script: VecDeque<u32>,
+    /// All tiles that were encoded, in order, with the first pixel.
+    pub tiles: Vec<(u32, f32)>,
+    /// The tokens of each prefill.
+    pub prefills: Vec<usize>,
+}
+
+impl Memory {
+    /// The cached tokens; `None` for image rows.
+    pub fn tokens(&self) -> Vec<Option<u32>> {
+        self.rows.iter().map(|row| (row.blend == Blend::NONE).then_some(row.token)).collect()
+    }
+}
+
+#[derive(Debug)]
+pub struct Toy {
+    pub memory: Rc<RefCell<Memory>>,
+    logits: Vec<f32>,
+}
+
+impl Toy {
+    pub fn new(context: u32) -> Toy {
+        let memory = Memory { context, ..Memory::default() };
+        Toy { memory: Rc::new(RefCell::new(memory)), logits: vec![0.0; VOCABULARY] }
+    }
+
+    fn append(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
+        let mut memory = self.memory.borrow_mut();
+        memory.rows.extend_from_slice(rows);
+        assert!(memory.rows.len() <= memory.context as usize, "more rows than positions");
+        let lost = || Error::DeviceLost { what: "a test".into(), why: "nothing left to say".into() };
+        let next = memory.script.pop_front().ok_or_else(lost)?;
+        self.logits.fill(0.0);
+        self.logits[next as usize] = 1.0;
+        Ok(&self.logits)
+    }
+}
+
+impl Decoder for Toy {
+    fn context(&self) -> u32 {
+        self.memory.borrow().context
+    }
+
+    fn prefill(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
+        assert!(!rows.is_empty());
+        self.memory.borrow_mut().prefills.push(rows.len());
+        self.append(rows)
+    }
+
+    fn decode(&mut self, token: u32) -> Result<&[f32], Error> {
+        self.append(&[Row::from(token)])
+    }
+
+    fn encode_tile(&mut self, tile: u32, pixels: &[f32]) -> Result<(), Error> {
+        self.memory.borrow_mut().tiles.push((tile, pixels[0]));
+        Ok(())
+    }
+
+    fn truncate(&mut self, position: u32) -> Result<(), Error> {
+        let rows = &mut self.memory.borrow_mut().rows;
+        assert!(position as usize <= rows.len(), "going back to {position} of {}", rows.len());
+        rows.truncate(position as usize);
+        Ok(())
+    }
+}
+
+pub fn demo(path: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/../demo/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// The demo's chat model without its weights, with another template.
+pub fn parts_with(template: &str) -> Parts {
+    let tokens = [("bos_token".to_owned(), "<bos>".to_owned())].into();
+    Parts {
+        model: "talker".into(),
+        tokenizer: Tokenizer::from_bytes(&demo("pocket-gemma/tokenizer.json")).unwrap(),
+        template: Some(Template::parse(template, &tokens, None, std::time::UNIX_EPOCH).unwrap()),
+        image: None,
+        stop: vec![1, 6],
+        system: None,
+    }
+}
+
+/// The demo's chat template.
+pub fn chat_template() -> String {
+    let config: serde_json::Value = serde_json::from_slice(&demo("pocket-gemma/tokenizer_config.json")).unwrap();
+    config["chat_template"].as_str().unwrap().to_owned()
+}

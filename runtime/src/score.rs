@@ -1,0 +1,93 @@
+//! The logits of every one of some given tokens, to compare with other implementations.
+
+use std::sync::Arc;
+
+use dwindle_bundle::{Bundle, Model};
+
+use crate::chat::{self, encode_picture, row};
+use crate::device::gpu::{Gpu, Options};
+use crate::image::{Picture, Prepared};
+use crate::{Error, Executor, Row, Session};
+
+/// One model of a bundle, on a device.
+#[derive(Debug)]
+pub struct Scorer {
+    session: Session,
+    model: Model,
+}
+
+impl Scorer {
+    /// Loads the model of this name.
+    ///
+    /// # Errors
+    /// [`chat::Error::NoModel`]; those of the device.
+    pub fn open(bundle: &Bundle, name: &str, device: &Options) -> Result<Scorer, Error> {
+        let manifest = bundle.manifest();
+        let model = manifest.models.iter().find(|model| model.name == name).ok_or_else(|| chat::Error::NoModel {
+            wanted: name.to_owned(),
+            found: manifest.models.iter().map(|model| model.name.clone()).collect(),
+        })?;
+        let gpu = Gpu::open(device, &manifest.target)?;
+        let session = Session::new(Executor::new(&gpu, &model.plan, bundle)?, model)?;
+        Ok(Scorer { session, model: model.clone() })
+    }
+
+    /// The logits `[positions, vocab_size]` after each position. Image tokens stand for rows of the pictures, in order: either
+    /// one token a picture, which is as many positions as the picture has rows, or as many tokens as rows.
+    ///
+    /// # Errors
+    /// [`chat::Error`] where tokens and pictures do not fit together; those of session and device.
+    pub fn score(&mut self, tokens: &[u32], pictures: &[Picture]) -> Result<Vec<f32>, Error> {
+        let image = self.model.image.as_ref();
+        let prepared = match image {
+            Some(input) => pictures
+                .iter()
+                .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?)))
+                .collect::<Result<Vec<_>, Error>>()?,
+            None if pictures.is_empty() => Vec::new(),
+            None => return Err(chat::Error::Blind { model: self.model.name.clone(), able: Vec::new() }.into()),
+        };
+        let collapsed = collapse(tokens, image.map(|input| input.token), &prepared);
+        let slots = chat::expand(&collapsed, image, &prepared, 0)?;
+        let (have, context) = (0, self.session.context());
+        if slots.len() > context as usize {
+            return Err(Error::ContextFull { have, need: slots.len(), context });
+        }
+        self.session.reset();
+        let mut logits = Vec::new();
+        for (shown, part) in chat::by_picture(&slots) {
+            if let Some(number) = shown {
+                encode_picture(&mut self.session, &prepared[number], || false)?;
+            }
+            let rows: Vec<Row> = part.iter().map(|&slot| row(slot, image, &prepared)).collect();
+            self.session.score(&rows, |chunk| {
+                logits.extend_from_slice(chunk);
+                Ok::<(), Error>(())
+            })?;
+        }
+        Ok(logits)
+    }
+}
+
+/// One image token a picture, where `tokens` has one for each of its rows.
+fn collapse(tokens: &[u32], image: Option<u32>, pictures: &[Arc<Prepared>]) -> Vec<u32> {
+    let rows: usize = pictures.iter().map(|picture| picture.blends().len()).sum();
+    let given = tokens.iter().filter(|token| Some(**token) == image).count();
+    if given != rows || pictures.is_empty() {
+        return tokens.to_vec();
+    }
+    let mut result = Vec::with_capacity(tokens.len());
+    let mut ends = pictures.iter().map(|picture| picture.blends().len());
+    let mut left = 0;
+    for &token in tokens {
+        if Some(token) != image {
+            result.push(token);
+        } else if left == 0 {
+            result.push(token);
+            left = ends.next().unwrap_or(1).saturating_sub(1);
+        } else {
+            left -= 1;
+        }
+    }
+    result
+}
