@@ -11,9 +11,10 @@ mod upload;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dwindle_bundle::Target;
+use dwindle_bundle::{Plan, Target};
 
 use crate::Error;
+use crate::device::Entries;
 
 pub use program::Program;
 
@@ -112,6 +113,12 @@ impl Gpu {
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
         let status = self.guarded(&what, 0, || self.device.poll(poll))?;
         status.map(drop).map_err(|error| Error::DeviceLost { what: what(), why: error.to_string() })
+    }
+}
+
+impl crate::device::Device for Gpu {
+    fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn crate::device::Program>, Error> {
+        Ok(Box::new(Program::new(self, plan, entries)?))
     }
 }
 
