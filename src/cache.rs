@@ -12,12 +12,15 @@ pub fn directory() -> Result<PathBuf> {
     let path = match std::env::var_os(CACHE_VARIABLE) {
         Some(path) if !path.is_empty() => PathBuf::from(path),
         _ => directories::ProjectDirs::from("", "", "dwindle")
-            .with_context(|| format!("there is no home directory to keep a cache in; set {CACHE_VARIABLE} to a directory"))?
+            .with_context(|| {
+                format!("there is no home directory to keep a cache in; set {CACHE_VARIABLE} to a directory")
+            })?
             .cache_dir()
             .to_owned(),
     };
-    std::fs::create_dir_all(&path)
-        .with_context(|| format!("cannot make the cache directory {}; set {CACHE_VARIABLE} to another", path.display()))?;
+    std::fs::create_dir_all(&path).with_context(|| {
+        format!("cannot make the cache directory {}; set {CACHE_VARIABLE} to another", path.display())
+    })?;
     Ok(path)
 }
 

@@ -29,8 +29,8 @@ macro_rules! embedded {
 
 /// What `demo/pack` makes of the checkpoints in `demo`; a test compares them.
 const FILES: &[File] = embedded! {
-    "pocket-gemma": "model.json", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json";
-    "pocket-llava": "model.json", "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "pocket-gemma": "model.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json";
+    "pocket-llava": "model.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
         "chat_template.jinja", "preprocessor_config.json", "processor_config.json";
 };
 
@@ -74,7 +74,8 @@ fn compile(target: &Target, path: &Path, bars: &Bars) -> Result<()> {
         }
         std::fs::write(folder.join(file.name), file.bytes)?;
     }
-    let preparation = Preparation { scheme: DEFAULT_SCHEME.to_owned(), method: dwindle_quant::Method::Rtn, revision: None };
+    let preparation =
+        Preparation { scheme: DEFAULT_SCHEME.to_owned(), method: dwindle_quant::Method::Rtn, revision: None };
     compile_sources(&sources, &preparation, target, path, bars)?;
     Ok(())
 }

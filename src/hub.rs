@@ -42,7 +42,9 @@ pub fn fetch(id: &str, revision: Option<&str>, progress: &dyn Progress) -> Resul
     let names: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
     let wanted: Vec<&String> = names.iter().filter(|name| is_wanted(name, &names)).collect();
     if !wanted.iter().any(|name| name.ends_with(".safetensors")) {
-        bail!("{id} holds no safetensors files: look on the hub for a repository that does, or convert it there (\"Convert to safetensors\")");
+        bail!(
+            "{id} holds no safetensors files: look on the hub for a repository that does, or convert it there (\"Convert to safetensors\")"
+        );
     }
     let mut directory = None;
     for name in wanted {
@@ -57,7 +59,9 @@ pub fn fetch(id: &str, revision: Option<&str>, progress: &dyn Progress) -> Resul
 }
 
 fn offline() -> bool {
-    let set = |name| std::env::var(name).is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+    let set = |name| {
+        std::env::var(name).is_ok_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+    };
     set("HF_HUB_OFFLINE") || set("TRANSFORMERS_OFFLINE")
 }
 
@@ -101,8 +105,9 @@ fn explain(error: ApiError, id: &str, revision: &str) -> anyhow::Error {
         ),
         Some(404) => anyhow!("the hub has no model {id} with revision {revision}: check the spelling of both"),
         Some(code) => anyhow!("the hub answered {code} for {id}: try again later"),
-        None => anyhow::Error::new(error)
-            .context(format!("cannot download {id}: check the network; what was downloaded is kept and taken up again")),
+        None => anyhow::Error::new(error).context(format!(
+            "cannot download {id}: check the network; what was downloaded is kept and taken up again"
+        )),
     }
 }
 
@@ -144,13 +149,23 @@ mod tests {
 
     #[test]
     fn only_what_a_checkpoint_needs_is_downloaded() {
-        let single: Vec<String> = ["model.safetensors", "config.json", "pytorch_model.bin", "onnx/model.onnx", "README.md", "../evil.json", "consolidated.safetensors"]
-            .map(String::from)
-            .into();
+        let single: Vec<String> = [
+            "model.safetensors",
+            "config.json",
+            "pytorch_model.bin",
+            "onnx/model.onnx",
+            "README.md",
+            "../evil.json",
+            "consolidated.safetensors",
+        ]
+        .map(String::from)
+        .into();
         let wanted: Vec<_> = single.iter().filter(|n| is_wanted(n, &single)).collect();
         assert_eq!(wanted, ["model.safetensors", "config.json"]);
         let sharded: Vec<String> =
-            ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "chat_template.jinja"].map(String::from).into();
+            ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "chat_template.jinja"]
+                .map(String::from)
+                .into();
         assert!(sharded.iter().all(|n| is_wanted(n, &sharded)));
     }
 }

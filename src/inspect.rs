@@ -80,17 +80,15 @@ fn overview(directory: &ModelDir, as_json: bool) -> Result<String> {
     let mut text = format!("family     {}\n", model.family);
     text += &format!("scheme     {}", model.scheme.as_deref().unwrap_or("not quantized"));
     text += &model.method.as_deref().map_or(String::new(), |method| format!(" ({method})"));
-    text += &format!("\ntensors    {}, {}\n\nconfiguration\n", model.formats.len(), Size(bytes));
+    text += &format!("\ntensors    {}, {}\n\nconfiguration\n", model.tensors.len(), Size(bytes));
     for (key, value) in &model.config {
         let value = value.to_string();
         let shown: String = value.chars().take(100).collect();
         text += &format!("  {key} = {shown}{}\n", if shown.len() < value.len() { " …" } else { "" });
     }
     text += "\ntensors\n";
-    for (name, format) in &model.formats {
-        let stored = directory.tensor(name).or_else(|| directory.tensor(&format!("{name}.codes")));
-        let shape = stored.map_or(String::new(), |tensor| format!("{:?}", tensor.shape));
-        text += &format!("  {:<10} {shape:<20} {name}\n", format.to_string());
+    for (name, tensor) in &model.tensors {
+        text += &format!("  {:<10} {:<20} {name}\n", tensor.format.to_string(), format!("{:?}", tensor.shape));
     }
     if let Some(card) = &model.card {
         text += &format!("\n{card}");
@@ -113,7 +111,13 @@ fn of_bundle(bundle: &Bundle, options: &Options) -> Result<String> {
         }
         Some(Stage::Memory) => join(manifest.models.iter().map(|m| {
             let bytes = &m.memory;
-            let parts = [("weights", bytes.weights), ("states", bytes.states), ("scratch", bytes.scratch), ("ports", bytes.ports), ("total", bytes.total())];
+            let parts = [
+                ("weights", bytes.weights),
+                ("states", bytes.states),
+                ("scratch", bytes.scratch),
+                ("ports", bytes.ports),
+                ("total", bytes.total()),
+            ];
             let lines = parts.map(|(what, bytes)| format!("  {what:<9} {:>12}", Size(bytes).to_string()));
             format!("model {}, {} positions\n{}", m.name, m.context, lines.join("\n"))
         })),
@@ -126,7 +130,9 @@ fn of_bundle(bundle: &Bundle, options: &Options) -> Result<String> {
         }
     };
     match options.json {
-        true => Ok(serde_json::to_string_pretty(&json!({ "stage": options.stage.map(|s| s.to_string()), "text": text }))?),
+        true => {
+            Ok(serde_json::to_string_pretty(&json!({ "stage": options.stage.map(|s| s.to_string()), "text": text }))?)
+        }
         false => Ok(text),
     }
 }
@@ -149,7 +155,11 @@ fn bundle_overview(bundle: &Bundle) -> String {
         }
         text += &format!("  {:<16} {}\n", "context", model.context);
         text += &format!("  {:<16} {}\n", "memory", Size(model.memory.total()));
-        text += &format!("  {:<16} {}\n", "tokenizer", if model.text.is_some() { "yes" } else { "no: only `dwindle logits` works" });
+        text += &format!(
+            "  {:<16} {}\n",
+            "tokenizer",
+            if model.text.is_some() { "yes" } else { "no: only `dwindle logits` works" }
+        );
         text += &format!("  {:<16} {}\n", "pictures", if model.image.is_some() { "yes" } else { "no" });
         for (name, function) in &model.plan.functions {
             text += &format!("  {name:<16} {} dispatches\n", function.steps.len());
@@ -158,7 +168,11 @@ fn bundle_overview(bundle: &Bundle) -> String {
     if let Some(ensemble) = &manifest.ensemble {
         let quote = |text: &str| Value::from(text).to_string();
         text += &format!("\nensemble   {} describes, {} chats\n", ensemble.describe, ensemble.chat);
-        text += &format!("  describe prompt  {}\n  handover         {}\n", quote(&ensemble.describe_prompt), quote(&ensemble.handover));
+        text += &format!(
+            "  describe prompt  {}\n  handover         {}\n",
+            quote(&ensemble.describe_prompt),
+            quote(&ensemble.handover)
+        );
     }
     text
 }

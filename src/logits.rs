@@ -1,10 +1,10 @@
 //! `dwindle logits`: what a model makes of given tokens, as a safetensors file anyone can compare.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
-use dwindle_compiler::checkpoint::safetensors;
+use dwindle_compiler::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use dwindle_runtime::Scorer;
 
 use crate::device::Device;
@@ -53,7 +53,15 @@ pub fn run(options: Options) -> Result<()> {
     let mut scorer = Scorer::open(&bundle, &model.name, &options.device.choice())?;
     let logits = scorer.score(&options.tokens, &images)?;
     let shape = [options.tokens.len(), model.vocab_size as usize];
-    safetensors::write_f32(&options.output, "logits", &shape, &logits)?;
+    write(&options.output, &shape, &logits)?;
     eprintln!("wrote logits [{}, {}] to {}", shape[0], shape[1], options.output.display());
     Ok(())
+}
+
+fn write(path: &Path, shape: &[usize], logits: &[f32]) -> Result<()> {
+    let layout = Layout::new(&[("logits".to_owned(), (Element::F32, shape.to_vec()))].into());
+    let writer = TensorWriter::create(path, layout)?;
+    let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
+    writer.write("logits", 0, &bytes)?;
+    Ok(writer.finish()?)
 }

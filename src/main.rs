@@ -1,5 +1,6 @@
 //! The `dwindle` command: shrink models, compile them into one file, run them. No algorithm lives here.
 
+mod bench;
 mod cache;
 mod compile;
 mod convert;
@@ -9,11 +10,13 @@ mod exit;
 mod hub;
 mod inspect;
 mod logits;
+mod memory;
 mod progress;
 mod quantize;
 mod run;
 mod schemes;
 mod source;
+mod synth;
 
 use std::process::ExitCode;
 
@@ -51,15 +54,21 @@ enum Command {
     Compile(compile::Options),
     /// Chat with a bundle, with model directories or checkpoints, or with the built-in demo
     Run(run::Options),
+    /// Measure tokens per second, load time and memory
+    Bench(bench::Options),
     /// Write the logits of given tokens, to compare with other implementations
     Logits(logits::Options),
     /// Show what is in a checkpoint, a model directory or a bundle, at any stage of compilation
     Inspect(inspect::Options),
     /// List the quantization schemes
     Schemes(schemes::Options),
+    /// Make a checkpoint of a real shape with random weights
+    #[command(hide = true)]
+    Synth(synth::Options),
 }
 
 fn main() -> ExitCode {
+    quiet_device_selection();
     let options = Options::parse();
     start_logging(options.verbose);
     let result = match options.command {
@@ -67,9 +76,11 @@ fn main() -> ExitCode {
         Command::Quantize(options) => quantize::run(options),
         Command::Compile(options) => compile::run(options),
         Command::Run(options) => run::run(options),
+        Command::Bench(options) => bench::run(options),
         Command::Logits(options) => logits::run(options),
         Command::Inspect(options) => inspect::run(options),
         Command::Schemes(options) => schemes::run(options),
+        Command::Synth(options) => synth::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +89,17 @@ fn main() -> ExitCode {
 }
 
 fn start_logging(verbose: u8) {
-    let level = ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
+    let level =
+        ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Mesa's device selection looks for a Wayland session and complains on stderr where there is none, as over SSH. The runtime
+/// chooses the device itself.
+fn quiet_device_selection() {
+    if std::env::var_os("NODEVICE_SELECT").is_none() {
+        // SAFETY: nothing has started a thread yet, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
 }

@@ -39,7 +39,13 @@ pub fn run(options: Options) -> Result<()> {
     for scheme in schemes {
         let [linear, vision] = [Role::Linear, Role::VisionLinear].map(|role| scheme.format(role).to_string());
         let bits = scheme.format(Role::Linear).bits_per_weight(TYPICAL_COLUMNS);
-        writeln!(out, "{:<9} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}", scheme.name, scheme.kv.name(), scheme.summary)?;
+        writeln!(
+            out,
+            "{:<9} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}",
+            scheme.name,
+            scheme.kv.name(),
+            scheme.summary
+        )?;
     }
     Ok(())
 }

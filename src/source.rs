@@ -105,7 +105,9 @@ impl Source {
     /// An unquantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn converted(&self, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
         match self {
-            Source::Bundle(path) => bail!("{} is a file; the directory of a checkpoint is expected here", path.display()),
+            Source::Bundle(path) => {
+                bail!("{} is a file; the directory of a checkpoint is expected here", path.display())
+            }
             Source::ModelDir(named) => Ok(ModelDir::open(&named.path)?),
             Source::Checkpoint(named) => {
                 let (model, report) = convert(&named.path, &work.join("full").join(&named.name), progress)?;

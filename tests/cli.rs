@@ -1,5 +1,6 @@
 //! The command as a user meets it: help, the tour from checkpoint to answer, and what mistakes are told.
 
+use dwindle_bundle::Bundle;
 use expect_test::{Expect, expect};
 
 use crate::workbench::{Dwindle, golden, has_adapter, root};
@@ -11,39 +12,169 @@ fn check_failure(arguments: &[&str], expected: Expect) {
 
 #[test]
 fn mistakes_in_arguments() {
-    check_failure(&["compile", "-o", "x.dwindle"], expect![[]]);
-    check_failure(&["quantize", "nowhere", "--scheme", "q5", "-o", "x"], expect![[]]);
-    check_failure(&["quantize", "nowhere", "--scheme", "q4f16_1", "-o", "x"], expect![[]]);
-    check_failure(&["convert", "no/such/place", "-o", "x"], expect![[]]);
-    check_failure(&["convert", "nobody/nothing", "-o", "x"], expect![[]]);
-    check_failure(&["run", "no-such.dwindle", "--prompt", "x"], expect![[]]);
-    check_failure(&["run", "--raw"], expect![[]]);
-    check_failure(&["compile", "x", "--target", "cuda", "-o", "x.dwindle"], expect![[]]);
+    check_failure(
+        &["compile", "-o", "x.dwindle"],
+        expect![[r#"
+        exit code 2
+        error: the following required arguments were not provided:
+          <MODELS>...
+
+        Usage: dwindle compile --output <FILE.dwindle> <MODELS>...
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check_failure(
+        &["quantize", "nowhere", "--scheme", "q5", "-o", "x"],
+        expect![[r#"
+        exit code 3
+        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q3f16_1
+    "#]],
+    );
+    check_failure(
+        &["quantize", "nowhere", "--scheme", "q4f16_1", "-o", "x"],
+        expect![[r#"
+        exit code 3
+        error: nowhere is not a model directory: it has no model.json; name a directory that convert or quantize wrote
+    "#]],
+    );
+    check_failure(
+        &["convert", "no/such/place", "-o", "x"],
+        expect![[r#"
+        exit code 3
+        error: there is no file or directory no/such/place, and it is no hub id like google/gemma-2-2b-it
+    "#]],
+    );
+    check_failure(
+        &["convert", "nobody/nothing", "-o", "x"],
+        expect![[r#"
+        exit code 3
+        error: nobody/nothing (revision main) is not in the cache and HF_HUB_OFFLINE is set: unset it to download, or name a local directory
+    "#]],
+    );
+    check_failure(
+        &["run", "no-such.dwindle", "--prompt", "x"],
+        expect![[r#"
+        exit code 3
+        error: there is no file or directory no-such.dwindle, and it is no hub id like google/gemma-2-2b-it
+    "#]],
+    );
+    check_failure(
+        &["run", "--raw"],
+        expect![[r#"
+        exit code 2
+        error: the following required arguments were not provided:
+          --prompt <TEXT>
+
+        Usage: dwindle run --prompt <TEXT> --raw [MODELS]...
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check_failure(
+        &["compile", "x", "--target", "cuda", "-o", "x.dwindle"],
+        expect![[r#"
+        exit code 2
+        error: invalid value 'cuda' for '--target <NAME>': unknown target `cuda`: expected vulkan or metal
+
+        For more information, try '--help'.
+    "#]],
+    );
 }
 
 #[test]
 fn files_of_the_wrong_kind() {
     let picture = root().join("demo/images/01-square-96.png").display().to_string();
     let weights = golden("gemma").join("model.safetensors").display().to_string();
-    check_failure(&["run", &picture, "--prompt", "x"], expect![[]]);
-    check_failure(&["inspect", &picture], expect![[]]);
-    check_failure(&["compile", &weights, "-o", "x.dwindle"], expect![[]]);
+    check_failure(
+        &["run", &picture, "--prompt", "x"],
+        expect![[r#"
+        exit code 3
+        error: not a bundle: it looks like a PNG picture; `dwindle compile` makes bundles (*.dwindle)
+    "#]],
+    );
+    check_failure(
+        &["inspect", &picture],
+        expect![[r#"
+        exit code 3
+        error: cannot open demo/images/01-square-96.png: not a bundle: it looks like a PNG picture; `dwindle compile` makes bundles (*.dwindle)
+    "#]],
+    );
+    check_failure(
+        &["compile", &weights, "-o", "x.dwindle"],
+        expect![[r#"
+        exit code 3
+        error: tests/golden/gemma/model.safetensors is a file; a directory with a checkpoint or a model directory is expected here: try tests/golden/gemma
+    "#]],
+    );
     let not_a_picture = root().join("README.md").display().to_string();
     if has_adapter() {
-        check_failure(&["run", "--image", &not_a_picture, "--prompt", "x"], expect![[]]);
-        check_failure(&["run", "--image", "missing.png", "--prompt", "x"], expect![[]]);
+        check_failure(
+            &["run", "--image", &not_a_picture, "--prompt", "x"],
+            expect![[r#"
+                exit code 3
+                error: cannot use the picture README.md: this is no picture that can be read, it looks like text; PNG, JPEG, WebP, GIF and BMP can be read
+            "#]],
+        );
+        check_failure(
+            &["run", "--image", "missing.png", "--prompt", "x"],
+            expect![[r#"
+                exit code 3
+                error: cannot open the picture missing.png: No such file or directory (os error 2)
+            "#]],
+        );
     }
 }
 
 #[test]
 fn the_list_of_schemes() {
-    expect![[]].assert_eq(&Dwindle::new().run(&["schemes"]));
+    expect![[r#"
+        scheme    bits/w  linear     vision     kv    summary
+        q0f32     32.000  f32        f32        f32   32-bit floats throughout; the reference
+        q0f16     16.000  f16        f16        f16   16-bit floats throughout
+        q8f16_1    8.500  q8g32f16   q8g32f16   f16   8-bit weights in groups of 32, f16 scales
+        q4f32_1    5.000  q4g32f32   q8g32f32   f32   4-bit weights in groups of 32, f32 scales
+        q4f16_1    4.500  q4g32f16   q8g32f16   f16   4-bit weights in groups of 32, f16 scales
+        q3f16_1    3.656  q3g40f16   q8g32f16   f16   3-bit weights in groups of 40, f16 scales
+    "#]]
+    .assert_eq(&Dwindle::new().run(&["schemes"]));
 }
 
 #[test]
 fn help_of_each_command() {
     let dwindle = Dwindle::new();
-    expect![[]].assert_eq(&dwindle.run(&["--help"]));
+    expect![[r#"
+        Shrinks language and vision models, compiles them into one file and runs them on small devices
+
+        Usage: dwindle [OPTIONS] <COMMAND>
+
+        Commands:
+          convert   Make a model directory from a Hugging Face checkpoint
+          quantize  Quantize a model directory
+          compile   Compile model directories or checkpoints into one bundle
+          run       Chat with a bundle, with model directories or checkpoints, or with the built-in demo
+          bench     Measure tokens per second, load time and memory
+          logits    Write the logits of given tokens, to compare with other implementations
+          inspect   Show what is in a checkpoint, a model directory or a bundle, at any stage of compilation
+          schemes   List the quantization schemes
+          help      Print this message or the help of the given subcommand(s)
+
+        Options:
+          -v, --verbose...  Say more on stderr; twice for details. RUST_LOG filters finer
+          -h, --help        Print help
+          -V, --version     Print version
+
+        Examples:
+          dwindle run --image picture.png                       talk about a picture with the built-in demo
+          models
+          dwindle convert path/to/checkpoint -o model           the four steps, one by one
+          dwindle quantize model --scheme q4f16_1 -o model-q4
+          dwindle compile model-q4 --target vulkan -o model.dwindle
+          dwindle run model.dwindle
+
+        Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted.
+    "#]]
+    .assert_eq(&dwindle.run(&["--help"]));
     for command in ["convert", "quantize", "compile", "run", "logits", "inspect", "schemes"] {
         assert!(dwindle.run(&[command, "--help"]).contains("Usage: dwindle"), "{command}");
     }
@@ -58,7 +189,7 @@ fn from_checkpoint_to_answer() {
     let card = dwindle.run(&["quantize", "model", "--scheme", "q4f16_1", "-o", "model-q4"]);
     assert!(card.contains("bits per weight"), "{card}");
     let report = dwindle.run(&["compile", "model-q4", "--target", "vulkan", "-o", "model.dwindle"]);
-    assert!(report.contains("KV"), "{report}");
+    assert!(report.contains("memory"), "{report}");
     for stage in ["graph", "optimized", "plan", "kernels", "memory", "weights"] {
         assert!(!dwindle.run(&["inspect", "model-q4", "--stage", stage]).is_empty(), "{stage}");
     }
@@ -100,17 +231,35 @@ fn damaged_bundles() {
     let good = std::fs::read(dwindle.path("good.dwindle")).unwrap();
     std::fs::write(dwindle.path("cut.dwindle"), &good[..good.len() / 2]).unwrap();
     let mut flipped = good.clone();
-    // In the middle of the file lie weights.
-    let middle = flipped.len() / 2;
-    flipped[middle] ^= 1;
+    let bundle = Bundle::open(&dwindle.path("good.dwindle")).unwrap();
+    let weights = &bundle.entry("models/qwen2/weights.0").unwrap()[..4096];
+    let at = good.windows(weights.len()).position(|window| window == weights).unwrap();
+    flipped[at + 100] ^= 1;
     std::fs::write(dwindle.path("flipped.dwindle"), &flipped).unwrap();
-    expect![[]].assert_eq(&dwindle.fail(&["inspect", "cut.dwindle"]));
-    expect![[]].assert_eq(&dwindle.fail(&["inspect", "flipped.dwindle"]));
+    expect![[r#"
+        exit code 6
+        error: cannot open cut.dwindle: the bundle is damaged or incomplete (invalid Zip archive: Could not find EOCD); copy or compile it again
+    "#]].assert_eq(&dwindle.fail(&["inspect", "cut.dwindle"]));
+    expect![[r#"
+        exit code 6
+        error: entry `models/qwen2/weights.0` of the bundle does not have the hash that its manifest promises: the file was damaged or changed; copy or compile it again
+    "#]].assert_eq(&dwindle.fail(&["inspect", "flipped.dwindle"]));
     if has_adapter() {
-        expect![[]].assert_eq(&dwindle.fail(&["logits", "flipped.dwindle", "--tokens", "1,2", "-o", "x.safetensors"]));
-        expect![[]].assert_eq(&dwindle.fail(&["logits", "good.dwindle", "--tokens", "1,200", "-o", "x.safetensors"]));
+        expect![[r#"
+            exit code 6
+            error: entry `models/qwen2/weights.0` of the bundle does not have the hash that its manifest promises: the file was damaged or changed; copy or compile it again
+        "#]].assert_eq(&dwindle.fail(&["logits", "flipped.dwindle", "--tokens", "1,2", "-o", "x.safetensors"]));
+        expect![[r#"
+            exit code 3
+            error: token 200 is out of range: the vocabulary has 128 tokens
+        "#]]
+        .assert_eq(&dwindle.fail(&["logits", "good.dwindle", "--tokens", "1,200", "-o", "x.safetensors"]));
         // The golden has no tokenizer: logits work, chatting says what is missing.
         dwindle.run(&["logits", "good.dwindle", "--tokens", "1,2", "-o", "x.safetensors"]);
-        expect![[]].assert_eq(&dwindle.fail(&["run", "good.dwindle", "--prompt", "x"]));
+        expect![[r#"
+            exit code 3
+            error: model `qwen2` has no tokenizer: its checkpoint came without tokenizer.json; add it and compile again
+        "#]]
+        .assert_eq(&dwindle.fail(&["run", "good.dwindle", "--prompt", "x"]));
     }
 }

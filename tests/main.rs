@@ -1,5 +1,8 @@
 //! Tests of the whole: one binary, so that it links once.
 
 mod cli;
+mod end_to_end;
+mod golden;
+mod kernels;
 mod tidy;
 mod workbench;

@@ -1,7 +1,11 @@
 //! What the workspace's tests share: fixtures, the built command, temporary models, and whether there is a GPU.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use dwindle_runtime::device::gpu::{Gpu, Options};
 
 /// The project's root.
 pub fn root() -> &'static Path {
@@ -69,11 +73,15 @@ impl Dwindle {
 
 /// Whether tests that need a GPU can run here; prints why not, or fails where `REQUIRE_ADAPTER=1` says they must.
 pub fn has_adapter() -> bool {
-    let found = dwindle_runtime::device::gpu::adapter_names();
-    let required = std::env::var("REQUIRE_ADAPTER").is_ok_and(|value| value == "1");
-    if found.is_empty() {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = *FOUND.get_or_init(|| {
+        let target = dwindle_bundle::Target { name: "vulkan".to_owned(), needs: BTreeMap::new(), features: Vec::new() };
+        !matches!(Gpu::open(&Options::default(), &target), Err(dwindle_runtime::Error::NoAdapter))
+    });
+    if !found {
+        let required = std::env::var("REQUIRE_ADAPTER").is_ok_and(|value| value == "1");
         assert!(!required, "REQUIRE_ADAPTER=1, but there is no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
         println!("skipped: no adapter");
     }
-    !found.is_empty()
+    found
 }

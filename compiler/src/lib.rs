@@ -11,6 +11,7 @@ pub mod passes;
 pub mod progress;
 pub mod quantize;
 pub mod size;
+pub mod synth;
 pub mod target;
 
 pub use error::{Error, Result};

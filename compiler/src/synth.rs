@@ -34,16 +34,32 @@ pub fn preset(name: &str) -> Option<Map<String, Value>> {
     serde_json::from_str(text).ok()
 }
 
-/// The family of a configuration.
-fn family(config: &Map<String, Value>) -> Result<Box<dyn arch::Family>> {
-    let normalised = crate::checkpoint::config::normalize(config.clone())?;
-    let model_type = normalised.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    Ok(arch::parse(model_type, &normalised, None)?)
+/// The family of a configuration, and the image processor that goes with it.
+fn family(config: &Map<String, Value>, directory: &Path) -> Result<(Box<dyn arch::Family>, Option<Value>)> {
+    let normalized = crate::checkpoint::config::normalize(config.clone())?;
+    let processor = image_processor(&normalized);
+    let model_type = normalized.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    match arch::parse(model_type, &normalized, processor.as_ref()) {
+        Ok(family) => Ok((family, processor)),
+        Err(source) => Err(Error::Family { path: directory.to_owned(), source }),
+    }
 }
 
-/// Writes `config.json` and `model.safetensors` in bfloat16 into `directory`, which is made.
+/// What published checkpoints of models that see have as `preprocessor_config.json`: bytes to -1 … 1, bicubic.
+fn image_processor(config: &Map<String, Value>) -> Option<Value> {
+    let size = config.get("vision_config")?.get("image_size")?;
+    Some(serde_json::json!({
+        "do_convert_rgb": true, "do_normalize": true, "do_rescale": true, "do_resize": true,
+        "image_grid_pinpoints": config.get("image_grid_pinpoints"),
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        "resample": 3, "rescale_factor": 1.0 / 255.0,
+        "size": { "height": size, "width": size },
+    }))
+}
+
+/// Writes a checkpoint in bfloat16 (configurations and `model.safetensors`) into `directory`, which is made.
 pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, progress: &dyn Progress) -> Result<()> {
-    let family = family(config)?;
+    let (family, processor) = family(config, directory)?;
     let specs: BTreeMap<String, TensorSpec> = family.tensors().into_iter().map(|t| (t.name.clone(), t)).collect();
     std::fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
     let shapes = specs.iter().map(|(name, spec)| (name.clone(), (Element::Bf16, spec.shape.clone()))).collect();
@@ -53,9 +69,13 @@ pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, prog
     specs.par_iter().try_for_each(|(name, spec)| write_tensor(&writer, name, spec, seed, progress))?;
     writer.finish()?;
     progress.end();
-    let path = directory.join("config.json");
-    let text = serde_json::to_string_pretty(config).map_err(|e| Error::json(&path, e))?;
-    std::fs::write(&path, text).map_err(Error::io("write", &path))
+    write_json(&directory.join("config.json"), config)?;
+    processor.map_or(Ok(()), |processor| write_json(&directory.join("preprocessor_config.json"), &processor))
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::json(path, e))?;
+    std::fs::write(path, text).map_err(Error::io("write", path))
 }
 
 fn write_tensor(
@@ -130,7 +150,7 @@ mod tests {
     #[test]
     fn presets_are_configurations_of_known_families() {
         for (name, _) in PRESETS {
-            let family = family(&preset(name).unwrap()).unwrap();
+            let (family, _) = family(&preset(name).unwrap(), Path::new(name)).unwrap();
             assert!(!family.tensors().is_empty(), "{name}");
         }
     }

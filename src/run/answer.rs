@@ -8,6 +8,7 @@ use dwindle_runtime::{Conversation, Turn};
 
 use super::{Options, interrupt, pictures, terminal};
 use crate::exit::Interrupted;
+use crate::memory;
 
 /// Answers once. Only the answer goes to stdout.
 pub fn once(conversation: &mut Conversation, options: &Options, prompt: &str, load_seconds: f64) -> Result<()> {
@@ -48,14 +49,6 @@ fn report(turn: &Turn, conversation: &Conversation, load_seconds: f64) -> serde_
         "decode": phase(&turn.decode),
         "device": conversation.device_name(),
         "device_bytes": conversation.device_bytes(),
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": memory::peak_bytes(),
     })
-}
-
-/// The most memory this process had resident at once; `null` where the system does not tell.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use dwindle_runtime::image::Picture;
 use dwindle_runtime::chat::Finish;
+use dwindle_runtime::image::Picture;
 use dwindle_runtime::{Conversation, Error};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
@@ -52,7 +52,12 @@ enum Next {
 
 impl Chat<'_> {
     fn greet(&self) {
-        eprintln!("dwindle {} · {} · {}", env!("CARGO_PKG_VERSION"), self.conversation.model_names().join(" + "), self.conversation.device_name());
+        eprintln!(
+            "dwindle {} · {} · {}",
+            env!("CARGO_PKG_VERSION"),
+            self.conversation.model_names().join(" + "),
+            self.conversation.device_name()
+        );
         eprintln!("Type a message; name a picture's path in it to show one. /help lists the commands.");
     }
 
@@ -122,7 +127,10 @@ impl Chat<'_> {
         let mentions = mentions::find(line, pictures::home().as_deref(), Path::is_file);
         if !mentions.missing.is_empty() {
             for path in &mentions.missing {
-                eprintln!("I cannot find the picture {path}. Is the path right? (Relative paths start at {}.)", current_directory());
+                eprintln!(
+                    "I cannot find the picture {path}. Is the path right? (Relative paths start at {}.)",
+                    current_directory()
+                );
             }
             eprintln!("The message was not sent; press ↑ to edit it.");
             return Ok(());

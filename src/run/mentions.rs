@@ -29,7 +29,8 @@ pub fn find(message: &str, home: Option<&Path>, exists: impl Fn(&Path) -> bool) 
         let first = if word.quoted { end } else { first };
         let candidate = (first..=end).find_map(|start| {
             let whole = words[end].range.end;
-            let text = if start == end { word.text.clone() } else { message[words[start].range.start..whole].to_owned() };
+            let text =
+                if start == end { word.text.clone() } else { message[words[start].range.start..whole].to_owned() };
             let path = expand(text.trim_end_matches(PUNCTUATION), home);
             exists(&path).then_some((start, path))
         });

@@ -150,5 +150,6 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
         let target = Target { context: options.context, ..Target::for_this_machine() };
         compile_sources(sources, &options.preparation, &target, &path, bars)?;
     }
-    Bundle::open(&path).with_context(|| format!("the cached bundle {} cannot be used; remove it and try again", path.display()))
+    Bundle::open(&path)
+        .with_context(|| format!("the cached bundle {} cannot be used; remove it and try again", path.display()))
 }

@@ -15,7 +15,12 @@ pub fn load(path: &Path) -> Result<Picture> {
         bail!("{} is a directory; name a picture in it", path.display());
     }
     if metadata.len() > MAX_BYTES {
-        bail!("{} has {} MiB; pictures of up to {} MiB are read", path.display(), metadata.len() >> 20, MAX_BYTES >> 20);
+        bail!(
+            "{} has {} MiB; pictures of up to {} MiB are read",
+            path.display(),
+            metadata.len() >> 20,
+            MAX_BYTES >> 20
+        );
     }
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the picture {}", path.display()))?;
     Picture::decode(&bytes).with_context(|| format!("cannot use the picture {}", path.display()))

@@ -74,13 +74,90 @@ fn demo_ensemble() {
     let models = ["demo/pocket-llava", "demo/pocket-gemma"].map(|m| quantized(&work, m, "q4f16_1"));
     let out = work.path().join("demo.dwindle");
     let report = compile(&models, &vulkan(), &out, &Silent).unwrap();
-    expect![].assert_eq(&report.to_string());
+    expect![[r#"
+        bundle of 5.1 MiB, 56 kernels
+        pocket-llava (llava_onevision q4f16_1 rtn), context 1024
+          memory: 4.1 MiB = weights 1.5 MiB + states 1.1 MiB + scratch 704.0 KiB + ports 885.0 KiB
+          dispatches: decode 30 a token, encode_image 34, prefill 36, score 36
+        pocket-gemma (gemma2 q4f16_1 rtn), context 1024
+          memory: 8.3 MiB = weights 2.1 MiB + states 3.0 MiB + scratch 1.2 MiB + ports 2.0 MiB
+          dispatches: decode 56 a token, prefill 63, score 63
+        peak device memory: 12.4 MiB"#]]
+    .assert_eq(&report.to_string());
     let bundle = Bundle::open(&out).unwrap();
     bundle.verify().unwrap();
     let manifest = bundle.manifest();
-    expect![].assert_debug_eq(&manifest.ensemble);
+    expect![[r#"
+        Some(
+            Ensemble {
+                describe: "pocket-llava",
+                chat: "pocket-gemma",
+                describe_prompt: "Describe the image.",
+                handover: "{% for description in descriptions %}The user shared an image. Image description: {{ description }}\n{% endfor %}{{ message }}",
+            },
+        )
+    "#]].assert_debug_eq(&manifest.ensemble);
     let texts: Vec<_> = manifest.models.iter().map(|m| (&m.text, &m.sampling)).collect();
-    expect![].assert_debug_eq(&texts);
+    expect![[r#"
+        [
+            (
+                Some(
+                    Text {
+                        tokenizer: "models/pocket-llava/tokenizer.json",
+                        chat_template: Some(
+                            "models/pocket-llava/chat_template.jinja",
+                        ),
+                        special_tokens: {
+                            "eos_token": "<|im_end|>",
+                            "pad_token": "<|endoftext|>",
+                        },
+                        bos: None,
+                        stop: [
+                            765,
+                        ],
+                    },
+                ),
+                SamplingDefaults {
+                    temperature: None,
+                    top_p: None,
+                    top_k: None,
+                    min_p: None,
+                    repetition_penalty: None,
+                },
+            ),
+            (
+                Some(
+                    Text {
+                        tokenizer: "models/pocket-gemma/tokenizer.json",
+                        chat_template: Some(
+                            "models/pocket-gemma/chat_template.jinja",
+                        ),
+                        special_tokens: {
+                            "bos_token": "<bos>",
+                            "eos_token": "<eos>",
+                            "pad_token": "<pad>",
+                            "unk_token": "<unk>",
+                        },
+                        bos: Some(
+                            2,
+                        ),
+                        stop: [
+                            1,
+                            6,
+                        ],
+                    },
+                ),
+                SamplingDefaults {
+                    temperature: None,
+                    top_p: None,
+                    top_k: None,
+                    min_p: None,
+                    repetition_penalty: None,
+                },
+            ),
+        ]
+    "#]]
+    .assert_debug_eq(&texts);
     let placeholder = manifest.models.iter().find_map(|m| m.image.as_ref()).map(|image| &image.placeholder[..]);
     assert_eq!(placeholder, Some("<image>"));
     let template = bundle.text("models/pocket-llava/chat_template.jinja").unwrap();

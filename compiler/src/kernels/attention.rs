@@ -121,11 +121,8 @@ fn range_text(spec: &AttentionSpec) -> String {
     let attention = &spec.attention;
     let end = if attention.causal { "min(call.position + t + 1u, KV_ROWS)" } else { "KV_ROWS" };
     let begin = match attention.window {
-        // Only the past is bounded: without a causal mask there is no window.
-        Some(window) if attention.causal => {
-            format!("max(call.position + t + 1u, {window}u) - {window}u")
-        }
-        _ => "0u".to_owned(),
+        Some(window) => format!("max(keys_end(t), {window}u) - {window}u"),
+        None => "0u".to_owned(),
     };
     format!("fn keys_begin(t: u32) -> u32 {{ return {begin}; }}\nfn keys_end(t: u32) -> u32 {{ return {end}; }}")
 }

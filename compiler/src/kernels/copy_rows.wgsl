@@ -9,6 +9,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let column = id.x;
     let t = id.y;
     if (column >= COLUMNS || t >= rows()) { return; }
-    let from = select(t, rows() - 1u, LAST);
-    y[t * COLUMNS + column] = x[from * STRIDE + OFFSET + column];
+    let source = select(t, rows() - 1u, LAST);
+    y[t * COLUMNS + column] = x[source * STRIDE + OFFSET + column];
 }

@@ -127,12 +127,12 @@ fn x_block_text(spec: &MatMulSpec, weights: &Weights) -> String {
     let (mut fields, mut body) = (String::new(), String::new());
     for i in 0..weights.vectors() {
         fields += &format!("v{i}: vec4<f32>, ");
-        body += &format!("    let x{i} = x4(0u, block * BLOCK + {}u);\n", 4 * i);
+        body += &format!("    let raw{i} = x4(0u, block * BLOCK + {}u);\n", 4 * i);
         let normed = match spec.rms_norm {
-            None => format!("x{i}"),
+            None => format!("raw{i}"),
             Some(_) => {
-                body += &format!("    out.squares += dot(x{i}, x{i});\n");
-                body += &format!("    let normed{i} = x{i} * norm4(block * BLOCK + {}u);\n", 4 * i);
+                body += &format!("    out.squares += dot(raw{i}, raw{i});\n");
+                body += &format!("    let normed{i} = raw{i} * norm4(block * BLOCK + {}u);\n", 4 * i);
                 format!("normed{i}")
             }
         };

@@ -26,12 +26,12 @@ pub(super) fn emit_write(spec: &WriteRowsSpec) -> Result<Emitted, Error> {
     // A row of an odd number of f32 columns has a last element without a partner.
     let odd = !spec.columns.is_multiple_of(2);
     if odd {
-        prelude.push("const UNIT: u32 = 1u;\nfn write(index: u32, from: u32) { state[index] = x[from]; }");
+        prelude.push("const UNIT: u32 = 1u;\nfn write(index: u32, source: u32) { state[index] = x[source]; }");
     } else {
         prelude.push(write_pair_text("state", spec.state));
         prelude.push(
             "const UNIT: u32 = 2u;\n\
-             fn write(index: u32, from: u32) { write_state(index, vec2<f32>(x[from], x[from + 1u])); }",
+             fn write(index: u32, source: u32) { write_state(index, vec2<f32>(x[source], x[source + 1u])); }",
         );
     }
     let name = format!(

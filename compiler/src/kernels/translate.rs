@@ -19,6 +19,10 @@ const UNCHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
     binding_array: BoundsCheckPolicy::Unchecked,
 };
 
+/// Buffer slot of the lengths of runtime-sized arrays. MSL from naga always declares them; these kernels never ask for a
+/// length, so nothing need be bound there.
+const SIZES_SLOT: u8 = 30;
+
 /// SPIR-V 1.3 words.
 ///
 /// # Errors
@@ -54,8 +58,8 @@ pub fn msl(kernel: &Validated) -> Result<String, Error> {
         let slot = u8::try_from(binding.binding).map_err(|error| failed(kernel, "MSL", error))?;
         resources.insert(binding, msl::BindTarget { buffer: Some(slot), mutable, ..msl::BindTarget::default() });
     }
-    // Runtime-sized arrays are never asked for their length, so no buffer of sizes is bound.
-    let entry = msl::EntryPointResources { resources, ..msl::EntryPointResources::default() };
+    let entry =
+        msl::EntryPointResources { resources, sizes_buffer: Some(SIZES_SLOT), ..msl::EntryPointResources::default() };
     let options = msl::Options {
         lang_version: (2, 3),
         per_entry_point_map: BTreeMap::from([("main".to_owned(), entry)]),
@@ -70,9 +74,13 @@ pub fn msl(kernel: &Validated) -> Result<String, Error> {
         entry_point: Some((ShaderStage::Compute, "main".to_owned())),
         ..msl::PipelineOptions::default()
     };
-    let (text, _) = msl::write_string(&kernel.module, &kernel.info, &options, &pipeline)
+    let (text, info) = msl::write_string(&kernel.module, &kernel.info, &options, &pipeline)
         .map_err(|error| failed(kernel, "MSL", error))?;
-    Ok(text)
+    // An entry point that cannot be written is left out of the text.
+    match info.entry_point_names.into_iter().find_map(Result::err) {
+        Some(error) => Err(failed(kernel, "MSL", error)),
+        None => Ok(text),
+    }
 }
 
 fn failed(kernel: &Validated, stage: &'static str, error: impl std::fmt::Display) -> Error {

@@ -23,7 +23,8 @@ pub fn validate(emitted: &Emitted, target: &Target) -> Result<Validated, Error> 
     let failed = |stage, message| Error::Text { kernel: emitted.name.clone(), stage, message };
     let module = naga::front::wgsl::parse_str(&emitted.wgsl)
         .map_err(|error| failed("parsing", error.emit_to_string(&emitted.wgsl)))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    // f16 in packed words (`unpack2x16float`) is core WGSL; naga names it as a capability.
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
         .validate(&module)
         .map_err(|error| failed("validation", error.emit_to_string(&emitted.wgsl)))?;
     check_launch(emitted, target)?;

@@ -1,3 +1,5 @@
+//! Encoding and decoding of rows: codes by hand, odd lengths, refusals.
+
 use dwindle_schemes::{FloatType, Format, Grouped};
 use proptest::prelude::*;
 

@@ -1,0 +1,226 @@
+//! The GPU path against transformers: logits, hidden states and greedy tokens of the golden checkpoints.
+
+use std::path::Path;
+
+use dwindle_bundle::{Bundle, Call};
+use dwindle_compiler::checkpoint::convert;
+use dwindle_compiler::checkpoint::safetensors::SafeTensors;
+use dwindle_compiler::compile::{CompileOptions, compile};
+use dwindle_compiler::progress::Silent;
+use dwindle_compiler::quantize::quantize;
+use dwindle_compiler::target::TargetName;
+use dwindle_quant::Method;
+use dwindle_runtime::device::gpu::{Gpu, Options};
+use dwindle_runtime::image::Picture;
+use dwindle_runtime::{Executor, Row, Scorer, Session};
+use dwindle_schemes::Scheme;
+
+use crate::workbench::{golden, has_adapter};
+
+/// Against transformers in f32: kernels sum in another order, over hidden states of magnitude 10 to 100.
+const LOGITS: f32 = 2e-3;
+
+/// Between two ways of computing the same on one device.
+const CHUNKS: f32 = 1e-3;
+
+/// Against the logits of dequantized weights, as a share of the logits' range: f16 caches and other orders of sums.
+const QUANTIZED: f32 = 0.02;
+
+const TEXT: [&str; 4] = ["gemma", "gemma2", "qwen2", "qwen2_untied_sharded"];
+
+/// A golden checkpoint, compiled.
+fn compiled(name: &str, scheme: &str, taps: bool) -> Bundle {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (model, _) = convert(&golden(name), &at("full"), &Silent).unwrap();
+    quantize(&model, &Scheme::builtin(scheme).unwrap(), Method::Rtn, &at("packed"), &Silent).unwrap();
+    let model = dwindle_compiler::checkpoint::ModelDir::open(&at("packed")).unwrap();
+    let options = CompileOptions { taps, ..CompileOptions::new(TargetName::Vulkan) };
+    compile(&[model], &options, &at("out.dwindle"), &Silent).unwrap();
+    Bundle::open(&at("out.dwindle")).unwrap()
+}
+
+fn executor(bundle: &Bundle) -> Executor {
+    let gpu = Gpu::open(&Options::default(), &bundle.manifest().target).unwrap();
+    Executor::new(&gpu, &bundle.manifest().models[0].plan, bundle).unwrap()
+}
+
+fn session(bundle: &Bundle) -> Session {
+    Session::new(executor(bundle), &bundle.manifest().models[0]).unwrap()
+}
+
+struct Expected(SafeTensors);
+
+impl Expected {
+    fn of(folder: &Path) -> Self {
+        Expected(SafeTensors::open(&folder.join("expected.safetensors")).unwrap())
+    }
+
+    fn floats(&self, key: &str) -> Vec<f32> {
+        self.0.tensor(key).unwrap_or_else(|| panic!("no expected {key}")).to_f32().unwrap()
+    }
+
+    fn tokens(&self, key: &str) -> Vec<u32> {
+        let bytes = self.0.tensor(key).unwrap_or_else(|| panic!("no expected {key}")).bytes;
+        bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+    }
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    assert!(a.iter().all(|value| value.is_finite()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[track_caller]
+fn assert_close(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
+    let difference = largest_difference(actual, expected);
+    println!("{what}: {difference:.1e}");
+    assert!(difference <= tolerance, "{what} differs by {difference}, more than {tolerance}");
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
+}
+
+fn rows(tokens: &[u32]) -> Vec<Row> {
+    tokens.iter().map(|&token| Row::from(token)).collect()
+}
+
+#[test]
+fn hidden_states_and_logits() {
+    if !has_adapter() {
+        return;
+    }
+    for name in TEXT {
+        let expected = Expected::of(&golden(name));
+        let bundle = compiled(name, "q0f32", true);
+        let mut executor = executor(&bundle);
+        let tokens = expected.tokens("input_ids");
+        let count = tokens.len() as u32;
+        executor.write_input("score", "tokens", &tokens).unwrap();
+        executor.run("score", Call { rows: count, ..Call::default() }).unwrap();
+        // Layer by layer, so that the first that differs is named.
+        for layer in 0.. {
+            let key = format!("hidden.{layer}");
+            if expected.0.tensor(&key).is_none() {
+                assert!(layer > 2, "{name} has hidden states");
+                break;
+            }
+            let hidden = executor.read_output::<f32>("score", &key, count).unwrap();
+            assert_close(&format!("{name} {key}"), &hidden, &expected.floats(&key), LOGITS);
+        }
+        let logits = executor.read_output::<f32>("score", "logits", count).unwrap();
+        assert_close(&format!("{name} logits"), &logits, &expected.floats("logits"), LOGITS);
+    }
+}
+
+#[test]
+fn greedy_tokens() {
+    if !has_adapter() {
+        return;
+    }
+    for name in TEXT {
+        let expected = Expected::of(&golden(name));
+        let mut session = session(&compiled(name, "q0f32", false));
+        let mut next = argmax(session.prefill(&rows(&expected.tokens("input_ids"))).unwrap());
+        let mut tokens = vec![next];
+        while tokens.len() < 16 {
+            next = argmax(session.decode(next).unwrap());
+            tokens.push(next);
+        }
+        assert_eq!(tokens, expected.tokens("greedy_ids"), "{name}");
+    }
+}
+
+/// However a prompt is cut into calls, and token by token, the logits are the same.
+#[test]
+fn chunks_and_single_tokens() {
+    if !has_adapter() {
+        return;
+    }
+    for name in TEXT {
+        let tokens = Expected::of(&golden(name)).tokens("input_ids");
+        let mut session = session(&compiled(name, "q0f32", false));
+        let whole = session.prefill(&rows(&tokens)).unwrap().to_vec();
+        for chunk in [1, 7, 16, 47] {
+            session.reset();
+            let logits = session.prefill_by(chunk, &rows(&tokens)).unwrap();
+            assert_close(&format!("{name} in chunks of {chunk}"), logits, &whole, CHUNKS);
+        }
+        session.reset();
+        let (last, first) = tokens.split_last().unwrap();
+        for &token in first {
+            session.decode(token).unwrap();
+        }
+        assert_close(&format!("{name} token by token"), session.decode(*last).unwrap(), &whole, CHUNKS);
+    }
+}
+
+#[test]
+fn quantized_weights() {
+    if !has_adapter() {
+        return;
+    }
+    let expected = Expected::of(&golden("quantization"));
+    for name in ["qwen2", "gemma2"] {
+        let tokens = Expected::of(&golden(name)).tokens("input_ids");
+        for scheme in ["q4f16_1", "q4f32_1", "q3f16_1"] {
+            let bundle = compiled(name, scheme, false);
+            let mut scorer = Scorer::open(&bundle, &bundle.manifest().models[0].name, &Options::default()).unwrap();
+            let logits = scorer.score(&tokens, &[]).unwrap();
+            let wanted = expected.floats(&format!("{name}.{scheme}.logits"));
+            let (least, most) = wanted.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
+            assert_close(&format!("{name} {scheme}"), &logits, &wanted, QUANTIZED * (most - least));
+        }
+    }
+}
+
+/// From the picture's file to logits and greedy tokens, for all aspect ratios.
+#[test]
+fn pictures() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = golden("llava_onevision");
+    let expected = Expected::of(&folder);
+    let bundle = compiled("llava_onevision", "q0f32", false);
+    let mut scorer = Scorer::open(&bundle, &bundle.manifest().models[0].name, &Options::default()).unwrap();
+    for name in ["square", "landscape", "portrait", "large"] {
+        let picture = Picture::decode(&std::fs::read(folder.join(format!("{name}.png"))).unwrap()).unwrap();
+        let mut tokens = expected.tokens(&format!("{name}.input_ids"));
+        let logits = scorer.score(&tokens, std::slice::from_ref(&picture)).unwrap();
+        assert_close(&format!("{name} logits"), &logits, &expected.floats(&format!("{name}.logits")), LOGITS);
+        let greedy = expected.tokens(&format!("{name}.greedy_ids"));
+        let vocabulary = logits.len() / tokens.len();
+        tokens.extend(&greedy);
+        let logits = scorer.score(&tokens, &[picture]).unwrap();
+        let from = tokens.len() - greedy.len() - 1;
+        let chosen: Vec<u32> = logits.chunks(vocabulary).skip(from).take(greedy.len()).map(argmax).collect();
+        assert_eq!(chosen, greedy, "{name}");
+    }
+}
+
+/// Image rows as the tower and the projector leave them, against transformers' features.
+#[test]
+fn image_features() {
+    if !has_adapter() {
+        return;
+    }
+    let expected = Expected::of(&golden("llava_onevision"));
+    let bundle = compiled("llava_onevision", "q0f32", true);
+    let mut session = session(&bundle);
+    for name in ["square", "landscape", "portrait", "large"] {
+        let pixels = expected.floats(&format!("{name}.pixel_values"));
+        let wanted = expected.floats(&format!("{name}.projected"));
+        let tiles = expected.0.tensor(&format!("{name}.projected")).unwrap().shape[0];
+        for tile in 0..tiles {
+            let part = pixels.chunks(pixels.len() / tiles).nth(tile).unwrap();
+            session.encode_tile(tile as u32, part).unwrap();
+            let rows = (wanted.len() / tiles / 64) as u32;
+            let features = session.executor().read_output::<f32>("encode_image", "projected", rows).unwrap();
+            let wanted = wanted.chunks(wanted.len() / tiles).nth(tile).unwrap();
+            assert_close(&format!("{name} tile {tile}"), &features, wanted, LOGITS);
+        }
+    }
+}
