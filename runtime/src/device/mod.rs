@@ -7,14 +7,37 @@ pub mod cpu;
 mod entries;
 pub mod gpu;
 
-use dwindle_bundle::{Call, Plan, Step};
+use dwindle_bundle::{Call, Plan, Step, Target};
 
 pub use entries::Entries;
 
 use crate::Error;
 
+/// How devices are chosen and used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// For bundles compiled for GPUs.
+    pub gpu: gpu::Options,
+    /// For bundles compiled for processors.
+    pub cpu: cpu::Options,
+}
+
+/// Opens the device that a bundle was compiled for.
+///
+/// # Errors
+/// Those of [`cpu::Cpu::open`] where the target is `cpu`, else those of [`gpu::Gpu::open`].
+pub fn open(options: &Options, target: &Target) -> Result<Box<dyn Device>, Error> {
+    match target.name.as_str() {
+        "cpu" => Ok(Box::new(cpu::Cpu::open(&options.cpu)?)),
+        _ => Ok(Box::new(gpu::Gpu::open(&options.gpu, target)?)),
+    }
+}
+
 /// What plans are put on.
-pub trait Device {
+pub trait Device: std::fmt::Debug {
+    /// What it is, for people.
+    fn name(&self) -> String;
+
     /// Allocates a plan's buffers and fills them with weights. `entries` are not needed afterwards.
     ///
     /// # Errors

@@ -59,12 +59,6 @@ impl Cpu {
         Ok(Cpu { pool: Arc::new(pool), set })
     }
 
-    /// What it is, for people: instruction set and threads.
-    pub fn name(&self) -> String {
-        let threads = self.pool.members();
-        format!("CPU ({}, {threads} thread{})", self.set, if threads == 1 { "" } else { "s" })
-    }
-
     /// The instruction set in use.
     pub fn instruction_set(&self) -> InstructionSet {
         self.set
@@ -76,6 +70,11 @@ impl Cpu {
 }
 
 impl Device for Cpu {
+    fn name(&self) -> String {
+        let threads = self.pool.members();
+        format!("CPU ({}, {threads} thread{})", self.set, if threads == 1 { "" } else { "s" })
+    }
+
     fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn super::Program>, Error> {
         Ok(Box::new(Program::new(self, plan, entries)?))
     }
