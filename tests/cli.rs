@@ -263,3 +263,59 @@ fn damaged_bundles() {
         .assert_eq(&dwindle.fail(&["run", "good.dwindle", "--prompt", "x"]));
     }
 }
+
+/// A prompt that does not fit says by how much, before anything is computed; in the chat it does not end the chat.
+#[test]
+fn a_prompt_longer_than_the_context() {
+    if !has_adapter() {
+        return;
+    }
+    let dwindle = Dwindle::new();
+    let checkpoint = root().join("demo/pocket-gemma").display().to_string();
+    dwindle.run(&["compile", &checkpoint, "--context", "32", "-o", "short.dwindle"]);
+    let long = "red ".repeat(40);
+    expect![[r#"
+        exit code 4
+        error: the context is full: 0 of 32 positions are taken, 49 more are needed; shorten the prompt or compile with a longer `--context`
+    "#]].assert_eq(&dwindle.fail(&["run", "short.dwindle", "--prompt", &long]));
+    expect![[r#"
+        exit code 3
+        error: a context of 100000 is not possible: `pocket-gemma` was made for 1 to 1024 positions
+    "#]]
+    .assert_eq(&dwindle.fail(&["compile", &checkpoint, "--context", "100000", "-o", "long.dwindle"]));
+}
+
+/// Writing fails half-way: nothing is left under the final name, and nothing beside it.
+#[test]
+#[cfg(unix)]
+fn a_full_disk() {
+    let dwindle = Dwindle::new();
+    let checkpoint = root().join("demo/pocket-gemma").display().to_string();
+    dwindle.run(&["convert", &checkpoint, "-o", "model"]);
+    dwindle.run(&["quantize", "model", "--scheme", "q4f16_1", "-o", "packed"]);
+    let before = list(&dwindle);
+    let steps: [(&str, &[&str]); 3] = [
+        ("new", &["convert", &checkpoint, "-o", "new"]),
+        ("new", &["quantize", "model", "--scheme", "q8f16_1", "-o", "new"]),
+        ("new.dwindle", &["compile", "packed", "-o", "new.dwindle"]),
+    ];
+    for (output, arguments) in steps {
+        // No file may grow beyond 1 MiB: writing more fails as on a full disk.
+        let mut command = std::process::Command::new("sh");
+        let script = "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_dwindle")]).args(arguments).current_dir(dwindle.path(""));
+        let result = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&result.stderr);
+        assert!(!result.status.success(), "{arguments:?}");
+        assert!(stderr.contains("File too large"), "{stderr}");
+        assert!(!dwindle.path(output).exists(), "{output} is there, though writing it failed");
+        assert_eq!(list(&dwindle), before, "{arguments:?} left something behind");
+    }
+}
+
+#[cfg(unix)]
+fn list(dwindle: &Dwindle) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = std::fs::read_dir(dwindle.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    names
+}

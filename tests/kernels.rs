@@ -208,7 +208,7 @@ fn elementwise() {
     let a = Tensor::f32(vec![rows, columns], a);
     let b = Tensor::f32(vec![rows, columns], numbers.floats(rows * columns));
     let row = Tensor::f32(vec![columns], numbers.floats(columns));
-    let mut check = |function, op, operands: &[&Tensor]| {
+    let check = |function, op, operands: &[&Tensor]| {
         let operands: Vec<Tensor> = operands.iter().map(|&tensor| tensor.clone()).collect();
         let spec = ElementwiseSpec { function, rows: Dim::Rows, columns };
         check_floats(&bench, KernelSpec::Elementwise(spec), op, &operands, FUNCTIONS);

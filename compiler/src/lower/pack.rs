@@ -10,28 +10,11 @@ use rayon::prelude::*;
 
 use super::LowerError;
 use super::weights::{Layout, Packed, Source, Weights};
-use crate::graph::{DType, Recipe};
+use crate::graph::{DType, Recipe, Tensors};
 use crate::progress::Progress;
 
 /// Bytes that are converted at a time.
 const BLOCK_BYTES: usize = 1 << 20;
-
-/// A tensor of the model directory, as it lies in the mapped file: row-major, little endian.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
-    /// Type of the elements.
-    pub dtype: DType,
-    /// Dimensions, outermost first.
-    pub shape: &'a [usize],
-    /// All elements.
-    pub bytes: &'a [u8],
-}
-
-/// Finds tensors by their name in the model directory.
-pub trait Tensors: Sync {
-    /// The tensor of this name.
-    fn stored(&self, name: &str) -> Option<Stored<'_>>;
-}
 
 /// A recipe over tensors that were found and checked; every part has rows of the same number of bytes.
 enum Rows<'a> {
