@@ -178,7 +178,12 @@ fn quantized_weights_on(target: TargetName) {
             let logits = scorer.score(&tokens, &[]).unwrap();
             let wanted = expected.floats(&format!("{name}.{scheme}.logits"));
             let (least, most) = wanted.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
-            assert_close(&format!("{name} {scheme} {target}"), &logits, &wanted, quantized_tolerance(target) * (most - least));
+            assert_close(
+                &format!("{name} {scheme} {target}"),
+                &logits,
+                &wanted,
+                quantized_tolerance(target) * (most - least),
+            );
         }
     }
 }

@@ -38,7 +38,10 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Emitted, Error> {
                 out_offset: size(s.out_offset)?,
             };
             let vectors = vec![R; usize::from(s.rms_norm.is_some()) + usize::from(s.bias)];
-            (NativeKernel::MatMul(kernel), [vec![W], stored(s.format), vectors, optional(s.residual, W), vec![W]].concat())
+            (
+                NativeKernel::MatMul(kernel),
+                [vec![W], stored(s.format), vectors, optional(s.residual, W), vec![W]].concat(),
+            )
         }
         KernelSpec::Embed(s) => {
             let (matrix, first_row) = (matrix(s.format, s.n, s.columns)?, size(s.first_row)?);

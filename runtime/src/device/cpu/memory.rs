@@ -152,7 +152,10 @@ mod tests {
         assert_eq!(cells.len(), 25);
         assert!(cells.iter().all(|x| x.get() == 0.0));
         assert!(memory.view(4, 97).is_none() && memory.view(2, 4).is_none() && memory.view(u64::MAX, 8).is_none());
-        assert!(memory.view(96, 4).unwrap().overlaps(&view) && !memory.view(0, 4).unwrap().overlaps(&memory.view(4, 4).unwrap()));
+        assert!(
+            memory.view(96, 4).unwrap().overlaps(&view)
+                && !memory.view(0, 4).unwrap().overlaps(&memory.view(4, 4).unwrap())
+        );
         assert!(Memory::zeroed(usize::MAX - 10).is_none());
     }
 }

@@ -20,6 +20,7 @@ pub struct Program {
     cpu: Cpu,
     /// Steps hold views of these, so they are never replaced.
     buffers: Vec<Memory>,
+    /// Prepared activations of one matrix product, shared by all: on top of what the plan says it needs.
     scratch: Memory,
     functions: BTreeMap<String, Vec<Step>>,
     /// What the last call or copy left to be read.
@@ -159,13 +160,7 @@ impl device::Program for Program {
         Ok(())
     }
 
-    fn submit(
-        &mut self,
-        function: &str,
-        call: Call,
-        _: &[[u32; 3]],
-        read: Option<(usize, u64)>,
-    ) -> Result<(), Error> {
+    fn submit(&mut self, function: &str, call: Call, _: &[[u32; 3]], read: Option<(usize, u64)>) -> Result<(), Error> {
         let not_prepared = || Error::Plan { why: format!("function `{function}` is not prepared") };
         let steps = self.functions.get(function).ok_or_else(not_prepared)?;
         for step in steps {
@@ -181,10 +176,10 @@ impl device::Program for Program {
                 member.barrier();
             }
         };
-        self.cpu.pool().run(&job).map_err(|broken| Error::DeviceLost {
-            what: format!("function `{function}`"),
-            why: broken.0,
-        })?;
+        self.cpu
+            .pool()
+            .run(&job)
+            .map_err(|broken| Error::DeviceLost { what: format!("function `{function}`"), why: broken.0 })?;
         read.map_or(Ok(()), |(buffer, bytes)| device::Program::copy(self, buffer, bytes))
     }
 

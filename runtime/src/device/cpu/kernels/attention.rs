@@ -145,7 +145,14 @@ unsafe fn attend<L: Lanes>(
                         Some(cap) => math::soft_cap::<L>(scores[j], cap),
                         None => scores[j],
                     };
-                    soften::<L>(tile, i + j, padded, score, from.saturating_sub(at)..LANES.min(to - at), &mut weights[j]);
+                    soften::<L>(
+                        tile,
+                        i + j,
+                        padded,
+                        score,
+                        from.saturating_sub(at)..LANES.min(to - at),
+                        &mut weights[j],
+                    );
                 }
                 for column in (0..padded).step_by(LANES) {
                     let mut sums = [L::splat(0.0); TOGETHER];

@@ -16,7 +16,6 @@ mod quantize;
 mod rope;
 mod rows;
 
-
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,8 @@
 //! A share is a row of the result.
 
 use dwindle_bundle::native::{
-    BLOCK_ROWS, CODES_3BIT, CopyRows, Embed, Float, Matrix, ORDER_3BIT, OverlayRows, Patchify, Scalar, Storage, WriteRows,
+    BLOCK_ROWS, CODES_3BIT, CopyRows, Embed, Float, Matrix, ORDER_3BIT, OverlayRows, Patchify, Scalar, Storage,
+    WriteRows,
 };
 use half::f16;
 

@@ -121,7 +121,8 @@ fn run(kernel: &NativeKernel, call: Call, bindings: &[Vec<u8>], results: &[usize
         let mut first: Option<Vec<Vec<u8>>> = None;
         for pool in &pools {
             let memories: Vec<Memory> = bindings.iter().map(|b| Memory::zeroed(b.len()).unwrap()).collect();
-            let views: Vec<View> = memories.iter().zip(bindings).map(|(m, b)| m.view(0, b.len() as u64).unwrap()).collect();
+            let views: Vec<View> =
+                memories.iter().zip(bindings).map(|(m, b)| m.view(0, b.len() as u64).unwrap()).collect();
             for ((view, bytes), need) in views.iter().zip(bindings).zip(&needs) {
                 assert!(view.len() as u64 >= need.bytes, "{} of {}", view.len(), need.bytes);
                 view.write(bytes);
@@ -423,7 +424,8 @@ fn attended(a: &Attention, q: &[f32], k: &[f32], v: &[f32], rows: usize, positio
             let start = a.window.map_or(0, |window| end.saturating_sub(window as usize));
             let scores = (start..end).map(|s| {
                 let (q, k) = (&q[at(a.q, t, head)..][..width], &k[at(a.k, s, kv_head)..][..width]);
-                let score = f64::from(a.scale) * q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
+                let score =
+                    f64::from(a.scale) * q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
                 a.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
             });
             let weights: Vec<f64> = scores.collect();

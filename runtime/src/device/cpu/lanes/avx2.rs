@@ -60,12 +60,18 @@ unsafe impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn store(to: *mut f32, x: F) {
         // SAFETY: see above.
-        unsafe { _mm256_storeu_ps(to, x.0); _mm256_storeu_ps(to.add(8), x.1) }
+        unsafe {
+            _mm256_storeu_ps(to, x.0);
+            _mm256_storeu_ps(to.add(8), x.1)
+        }
     }
     #[inline(always)]
     unsafe fn store_f16(to: *mut u16, x: F) {
         // SAFETY: see above.
-        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x.0)); _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x.1)) }
+        unsafe {
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x.0));
+            _mm_storeu_si128(to.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x.1))
+        }
     }
     #[inline(always)]
     unsafe fn add(a: F, b: F) -> F {
@@ -105,7 +111,10 @@ unsafe impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn abs(x: F) -> F {
         // SAFETY: see above.
-        unsafe { let sign = _mm256_set1_ps(-0.0); (_mm256_andnot_ps(sign, x.0), _mm256_andnot_ps(sign, x.1)) }
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            (_mm256_andnot_ps(sign, x.0), _mm256_andnot_ps(sign, x.1))
+        }
     }
     #[inline(always)]
     unsafe fn sum(x: F) -> f32 {
@@ -115,7 +124,10 @@ unsafe impl Lanes for Avx2 {
     #[inline(always)]
     unsafe fn deinterleave(a: F, b: F) -> (F, F) {
         // SAFETY: see above.
-        unsafe { let (a, b) = (halves(a), halves(b)); ((a.0, b.0), (a.1, b.1)) }
+        unsafe {
+            let (a, b) = (halves(a), halves(b));
+            ((a.0, b.0), (a.1, b.1))
+        }
     }
     #[inline(always)]
     unsafe fn splat_word(x: i32) -> W {
@@ -172,8 +184,8 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: see above.
         unsafe {
             let low = _mm256_setr_epi8(
-                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
-                -1, -1, -1, -1,
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1,
+                -1, -1, -1, -1, -1,
             );
             for (i, x) in [x.0, x.1].into_iter().enumerate() {
                 let x = _mm256_shuffle_epi8(x, low);
