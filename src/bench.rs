@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use dwindle_bundle::{BufferKind, Bundle, Model};
 use dwindle_compiler::synth;
-use dwindle_runtime::device::gpu::Gpu;
 use dwindle_runtime::{Executor, Row, Session};
 use serde_json::{Value, json};
 
@@ -67,8 +66,8 @@ pub fn run(options: Options) -> Result<()> {
     let bundle = open(&options)?;
     let model = choose(&bundle, options.model.as_deref())?;
     let started = Instant::now();
-    let gpu = Gpu::open(&options.device.choice(), &bundle.manifest().target)?;
-    let mut session = Session::new(Executor::new(&gpu, &model.plan, &bundle)?, model)?;
+    let device = dwindle_runtime::device::open(&options.device.choice(), &bundle.manifest().target)?;
+    let mut session = Session::new(Executor::new(&*device, &model.plan, &bundle)?, model)?;
     session.executor().wait()?;
     let load_seconds = started.elapsed().as_secs_f64();
 
@@ -86,7 +85,7 @@ pub fn run(options: Options) -> Result<()> {
     let report = json!({
         "model": model.name,
         "about": model.about,
-        "device": gpu.name(),
+        "device": device.name(),
         "prefill": prefill,
         "decode": {
             "tokens": options.gen_tokens,
@@ -111,7 +110,7 @@ fn open(options: &Options) -> Result<Bundle> {
     let bars = Bars::default();
     match (&options.bundle, &options.synthetic) {
         (Some(path), _) => Bundle::open(path).with_context(|| format!("cannot open {}", path.display())),
-        (None, None) => demo::open(&bars),
+        (None, None) => demo::open(&options.target, &bars),
         (None, Some(shape)) => {
             let work = tempfile::tempdir().context("there is no directory for temporary files")?;
             let name =

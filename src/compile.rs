@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use dwindle_compiler::compile::{CompileOptions, Report, compile};
 use dwindle_compiler::target::TargetName;
 
+use crate::device::Device;
 use crate::progress::Bars;
 use crate::source::{Preparation, Source};
 
@@ -30,9 +31,9 @@ pub struct Options {
 /// What a bundle is compiled for, and how its models work together.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
-    /// Device to compile for: vulkan or metal
-    #[arg(long, value_name = "NAME", default_value_t = default_target())]
-    pub target: TargetName,
+    /// Device to compile for: vulkan, metal or cpu [default: the platform's GPU, or cpu where there is none]
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<TargetName>,
 
     /// Positions of the KV caches [default: what the model allows, 4096 at most]
     #[arg(long, value_name = "N")]
@@ -48,14 +49,25 @@ pub struct Target {
 }
 
 impl Target {
-    /// What `run` compiles for.
-    pub fn for_this_machine() -> Self {
-        Target { target: default_target(), context: None, describe_prompt: None, handover: None }
+    /// What `run` compiles for: a GPU where the user names one.
+    pub fn for_device(device: &Device) -> Self {
+        let target = device.names_gpu().then(gpu_target);
+        Target { target, context: None, describe_prompt: None, handover: None }
+    }
+
+    /// The target that was named, or the best for this machine.
+    pub fn name(&self) -> TargetName {
+        self.target.unwrap_or_else(default_target)
     }
 }
 
-fn default_target() -> TargetName {
+fn gpu_target() -> TargetName {
     if cfg!(target_vendor = "apple") { TargetName::Metal } else { TargetName::Vulkan }
+}
+
+/// Native kernels are far faster than a driver that runs a GPU's on the processor.
+fn default_target() -> TargetName {
+    if dwindle_runtime::device::gpu::is_there() { gpu_target() } else { TargetName::Cpu }
 }
 
 /// Compiles.
@@ -90,7 +102,7 @@ pub fn compile_sources(
         .with_context(|| format!("cannot write into {}", folder.display()))?;
     let prepare = |source: &Source| source.quantized(preparation, work.path(), bars);
     let models = sources.iter().map(prepare).collect::<Result<Vec<_>>>()?;
-    let mut options = CompileOptions::new(target.target);
+    let mut options = CompileOptions::new(target.name());
     options.context = target.context;
     if let Some(prompt) = &target.describe_prompt {
         options.describe_prompt = prompt.clone();

@@ -35,10 +35,9 @@ const FILES: &[File] = embedded! {
 };
 
 /// The demo's bundle, from the cache or compiled now; without a usable cache directory it is compiled for this run alone.
-pub fn open(bars: &Bars) -> Result<Bundle> {
-    let target = Target::for_this_machine();
+pub fn open(target: &Target, bars: &Bars) -> Result<Bundle> {
     let mut key = cache::Key::new("demo");
-    key.add(target.target.name().as_bytes());
+    key.add(target.name().name().as_bytes());
     for file in FILES {
         key.add(file.model.as_bytes());
         key.add(file.name.as_bytes());
@@ -48,7 +47,7 @@ pub fn open(bars: &Bars) -> Result<Bundle> {
         Ok(directory) => {
             let path = key.path(&directory);
             if !path.is_file() || Bundle::open(&path).is_err() {
-                compile(&target, &path, bars)?;
+                compile(target, &path, bars)?;
             }
             Ok(Bundle::open(&path)?)
         }
@@ -56,7 +55,7 @@ pub fn open(bars: &Bars) -> Result<Bundle> {
             tracing::warn!("{error:#}; compiling the demo for this run alone");
             let directory = tempfile::tempdir().context("there is no directory for temporary files")?;
             let path = key.path(directory.path());
-            compile(&target, &path, bars)?;
+            compile(target, &path, bars)?;
             // The mapping outlives the file's name.
             Ok(Bundle::open(&path)?)
         }

@@ -1,16 +1,33 @@
 //! Which device a bundle runs on, as the user chooses it.
 
+use std::num::NonZeroUsize;
+
+use dwindle_runtime::device::{Options, cpu, gpu};
+
 /// Options of commands that run a model.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Device {
     /// Use the GPU whose name contains this [default: the fastest kind there is]
     #[arg(long, value_name = "NAME")]
     gpu: Option<String>,
+
+    /// Threads of the target cpu [default: physical cores for this process]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
 }
 
 impl Device {
     /// For the runtime.
-    pub fn choice(&self) -> dwindle_runtime::device::gpu::Options {
-        dwindle_runtime::device::gpu::Options { adapter: self.gpu.clone() }
+    pub fn choice(&self) -> Options {
+        let threads = self.threads.map(usize::from);
+        Options {
+            gpu: gpu::Options { adapter: self.gpu.clone() },
+            cpu: cpu::Options { threads, ..cpu::Options::default() },
+        }
+    }
+
+    /// Whether a GPU was asked for by name.
+    pub fn names_gpu(&self) -> bool {
+        self.gpu.is_some()
     }
 }

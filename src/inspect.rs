@@ -61,7 +61,7 @@ fn of_source(source: &Source, options: &Options, work: &Path, bars: &Bars) -> Re
         return overview(&source.converted(work, bars)?, options.json);
     };
     let model = source.quantized(&options.preparation, work, bars)?;
-    let mut compile = CompileOptions::new(options.target.target);
+    let mut compile = CompileOptions::new(options.target.name());
     compile.context = options.target.context;
     let text = inspect(&model, stage, &compile)?;
     match options.json {

@@ -75,7 +75,7 @@ fn mistakes_in_arguments() {
         &["compile", "x", "--target", "cuda", "-o", "x.dwindle"],
         expect![[r#"
         exit code 2
-        error: invalid value 'cuda' for '--target <NAME>': unknown target `cuda`: expected vulkan or metal
+        error: invalid value 'cuda' for '--target <NAME>': unknown target `cuda`: expected vulkan, metal or cpu
 
         For more information, try '--help'.
     "#]],

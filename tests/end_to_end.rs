@@ -15,10 +15,10 @@ use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice};
 use dwindle_schemes::Scheme;
 use serde_json::Value;
 
-use crate::workbench::{Dwindle, has_adapter, root};
+use crate::workbench::{Dwindle, root, targets};
 
 /// These demo models, compiled together.
-fn compiled(names: &[&str], scheme: &str) -> Bundle {
+fn compiled(names: &[&str], scheme: &str, target: TargetName) -> Bundle {
     let folder = tempfile::tempdir().unwrap();
     let mut models = Vec::new();
     for name in names {
@@ -28,7 +28,7 @@ fn compiled(names: &[&str], scheme: &str) -> Bundle {
         models.push(ModelDir::open(&packed).unwrap());
     }
     let out = folder.path().join("out.dwindle");
-    compile(&models, &CompileOptions::new(TargetName::Vulkan), &out, &Silent).unwrap();
+    compile(&models, &CompileOptions::new(target), &out, &Silent).unwrap();
     Bundle::open(&out).unwrap()
 }
 
@@ -51,8 +51,8 @@ fn ask(conversation: &mut Conversation, message: &str, pictures: &[Picture]) -> 
 }
 
 /// How many of the twelve captions equal transformers' in f32.
-fn right_captions(scheme: &str) -> usize {
-    let bundle = compiled(&["pocket-llava"], scheme);
+fn right_captions(scheme: &str, target: TargetName) -> usize {
+    let bundle = compiled(&["pocket-llava"], scheme, target);
     let mut conversation = conversation(&bundle);
     let images = expected("demo/images/expected.json");
     let images = images["images"].as_array().unwrap();
@@ -72,21 +72,22 @@ fn right_captions(scheme: &str) -> usize {
 
 #[test]
 fn captions() {
-    if has_adapter() {
-        assert_eq!(right_captions("q0f16"), 12);
-        let right = right_captions("q4f16_1");
-        println!("q4f16_1: {right} of 12");
-        assert!(right >= 10, "only {right} of 12 captions are right with q4f16_1");
+    for target in targets() {
+        assert_eq!(right_captions("q0f16", target), 12);
+        let right = right_captions("q4f16_1", target);
+        println!("q4f16_1 {target}: {right} of 12");
+        assert!(right >= 10, "only {right} of 12 captions are right with q4f16_1 on {target}");
     }
 }
 
 /// The conversations in f32, word for word, and nothing of the history computed twice.
 #[test]
 fn conversations() {
-    if !has_adapter() {
-        return;
-    }
-    let bundle = compiled(&["pocket-gemma"], "q0f32");
+    targets().into_iter().for_each(conversations_on);
+}
+
+fn conversations_on(target: TargetName) {
+    let bundle = compiled(&["pocket-gemma"], "q0f32", target);
     let mut conversation = conversation(&bundle);
     let chats = expected("demo/chats/expected.json");
     for chat in chats["chats"].as_array().unwrap() {
@@ -102,10 +103,11 @@ fn conversations() {
 
 #[test]
 fn a_conversation_with_four_bit_weights_stays_right() {
-    if !has_adapter() {
-        return;
-    }
-    let bundle = compiled(&["pocket-gemma"], "q4f16_1");
+    targets().into_iter().for_each(a_conversation_with_four_bit_weights_stays_right_on);
+}
+
+fn a_conversation_with_four_bit_weights_stays_right_on(target: TargetName) {
+    let bundle = compiled(&["pocket-gemma"], "q4f16_1", target);
     let mut conversation = conversation(&bundle);
     let chats = expected("demo/chats/expected.json");
     for turn in chats["chats"][0].as_array().unwrap() {
@@ -117,9 +119,6 @@ fn a_conversation_with_four_bit_weights_stays_right() {
 /// What the README shows: the built-in demo describes a picture and talks about it.
 #[test]
 fn the_built_in_demo() {
-    if !has_adapter() {
-        return;
-    }
     let dwindle = Dwindle::new();
     let image = root().join("demo/images/01-square-96.png").display().to_string();
     let json = dwindle.run(&[
@@ -150,9 +149,6 @@ fn the_built_in_demo() {
 #[test]
 fn a_chat_over_a_pipe() {
     use std::io::Write;
-    if !has_adapter() {
-        return;
-    }
     let dwindle = Dwindle::new();
     std::fs::copy(root().join("demo/images/01-square-96.png"), dwindle.path("my picture.png")).unwrap();
     let mut command = dwindle.command(&["run", "--temperature", "0"]);

@@ -1,4 +1,4 @@
-//! The GPU path against transformers: logits, hidden states and greedy tokens of the golden checkpoints.
+//! GPUs and processors against transformers: logits, hidden states and greedy tokens of the golden checkpoints.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use dwindle_compiler::progress::Silent;
 use dwindle_compiler::quantize::quantize;
 use dwindle_compiler::target::TargetName;
 use dwindle_quant::Method;
-use dwindle_runtime::device::gpu::{Gpu, Options};
+use dwindle_runtime::device::Options;
 use dwindle_runtime::image::Picture;
 use dwindle_runtime::{Executor, Row, Scorer, Session};
 use dwindle_schemes::Scheme;
 
-use crate::workbench::{golden, has_adapter};
+use crate::workbench::{golden, targets};
 
 /// Against transformers in f32: kernels sum in another order, over hidden states of magnitude 10 to 100.
 const LOGITS: f32 = 2e-3;
@@ -23,8 +23,11 @@ const LOGITS: f32 = 2e-3;
 /// Between two ways of computing the same on one device.
 const CHUNKS: f32 = 1e-3;
 
-/// Against the logits of dequantized weights, as a share of the logits' range: f16 caches and other orders of sums.
-const QUANTIZED: f32 = 0.02;
+/// Against the logits of dequantized weights, as a share of the logits' range: f16 caches and other orders of sums on GPUs,
+/// activations of 8 bits on processors.
+fn quantized_tolerance(target: TargetName) -> f32 {
+    if target == TargetName::Cpu { 0.03 } else { 0.02 }
+}
 
 const TEXT: [&str; 9] =
     ["gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen2_untied_sharded", "qwen3"];
@@ -34,20 +37,20 @@ const PICTURES: [(&str, &[&str]); 2] =
     [("llava_1_5", &["landscape", "portrait"]), ("llava_onevision", &["square", "landscape", "portrait", "large"])];
 
 /// A golden checkpoint, compiled.
-fn compiled(name: &str, scheme: &str, taps: bool) -> Bundle {
+fn compiled(name: &str, scheme: &str, taps: bool, target: TargetName) -> Bundle {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (model, _) = convert(&golden(name), &at("full"), &Silent).unwrap();
     quantize(&model, &Scheme::builtin(scheme).unwrap(), Method::Rtn, &at("packed"), &Silent).unwrap();
     let model = dwindle_compiler::checkpoint::ModelDir::open(&at("packed")).unwrap();
-    let options = CompileOptions { taps, ..CompileOptions::new(TargetName::Vulkan) };
+    let options = CompileOptions { taps, ..CompileOptions::new(target) };
     compile(&[model], &options, &at("out.dwindle"), &Silent).unwrap();
     Bundle::open(&at("out.dwindle")).unwrap()
 }
 
 fn executor(bundle: &Bundle) -> Executor {
-    let gpu = Gpu::open(&Options::default(), &bundle.manifest().target).unwrap();
-    Executor::new(&gpu, &bundle.manifest().models[0].plan, bundle).unwrap()
+    let device = dwindle_runtime::device::open(&Options::default(), &bundle.manifest().target).unwrap();
+    Executor::new(&*device, &bundle.manifest().models[0].plan, bundle).unwrap()
 }
 
 fn session(bundle: &Bundle) -> Session {
@@ -94,12 +97,13 @@ fn rows(tokens: &[u32]) -> Vec<Row> {
 
 #[test]
 fn hidden_states_and_logits() {
-    if !has_adapter() {
-        return;
-    }
+    targets().into_iter().for_each(hidden_states_and_logits_on);
+}
+
+fn hidden_states_and_logits_on(target: TargetName) {
     for name in TEXT {
         let expected = Expected::of(&golden(name));
-        let bundle = compiled(name, "q0f32", true);
+        let bundle = compiled(name, "q0f32", true, target);
         let mut executor = executor(&bundle);
         let tokens = expected.tokens("input_ids");
         let count = tokens.len() as u32;
@@ -113,7 +117,7 @@ fn hidden_states_and_logits() {
                 break;
             }
             let hidden = executor.read_output::<f32>("score", &key, count).unwrap();
-            assert_close(&format!("{name} {key}"), &hidden, &expected.floats(&key), LOGITS);
+            assert_close(&format!("{name} {key} {target}"), &hidden, &expected.floats(&key), LOGITS);
         }
         let logits = executor.read_output::<f32>("score", "logits", count).unwrap();
         assert_close(&format!("{name} logits"), &logits, &expected.floats("logits"), LOGITS);
@@ -122,12 +126,13 @@ fn hidden_states_and_logits() {
 
 #[test]
 fn greedy_tokens() {
-    if !has_adapter() {
-        return;
-    }
+    targets().into_iter().for_each(greedy_tokens_on);
+}
+
+fn greedy_tokens_on(target: TargetName) {
     for name in TEXT {
         let expected = Expected::of(&golden(name));
-        let mut session = session(&compiled(name, "q0f32", false));
+        let mut session = session(&compiled(name, "q0f32", false, target));
         let mut next = argmax(session.prefill(&rows(&expected.tokens("input_ids"))).unwrap());
         let mut tokens = vec![next];
         while tokens.len() < 16 {
@@ -141,12 +146,13 @@ fn greedy_tokens() {
 /// However a prompt is cut into calls, and token by token, the logits are the same.
 #[test]
 fn chunks_and_single_tokens() {
-    if !has_adapter() {
-        return;
-    }
+    targets().into_iter().for_each(chunks_and_single_tokens_on);
+}
+
+fn chunks_and_single_tokens_on(target: TargetName) {
     for name in TEXT {
         let tokens = Expected::of(&golden(name)).tokens("input_ids");
-        let mut session = session(&compiled(name, "q0f32", false));
+        let mut session = session(&compiled(name, "q0f32", false, target));
         let whole = session.prefill(&rows(&tokens)).unwrap().to_vec();
         for chunk in [1, 7, 16, 47] {
             session.reset();
@@ -164,19 +170,25 @@ fn chunks_and_single_tokens() {
 
 #[test]
 fn quantized_weights() {
-    if !has_adapter() {
-        return;
-    }
+    targets().into_iter().for_each(quantized_weights_on);
+}
+
+fn quantized_weights_on(target: TargetName) {
     let expected = Expected::of(&golden("quantization"));
     for name in ["qwen2", "gemma2"] {
         let tokens = Expected::of(&golden(name)).tokens("input_ids");
         for scheme in ["q4f16_1", "q4f32_1", "q3f16_1"] {
-            let bundle = compiled(name, scheme, false);
+            let bundle = compiled(name, scheme, false, target);
             let mut scorer = Scorer::open(&bundle, &bundle.manifest().models[0].name, &Options::default()).unwrap();
             let logits = scorer.score(&tokens, &[]).unwrap();
             let wanted = expected.floats(&format!("{name}.{scheme}.logits"));
             let (least, most) = wanted.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
-            assert_close(&format!("{name} {scheme}"), &logits, &wanted, QUANTIZED * (most - least));
+            assert_close(
+                &format!("{name} {scheme} {target}"),
+                &logits,
+                &wanted,
+                quantized_tolerance(target) * (most - least),
+            );
         }
     }
 }
@@ -184,18 +196,15 @@ fn quantized_weights() {
 /// From the picture's file to logits and greedy tokens, for all aspect ratios.
 #[test]
 fn pictures() {
-    if !has_adapter() {
-        return;
-    }
-    for (model, names) in PICTURES {
-        check_pictures(model, names);
+    for target in targets() {
+        PICTURES.iter().for_each(|(model, names)| check_pictures(model, names, target));
     }
 }
 
-fn check_pictures(model: &str, names: &[&str]) {
+fn check_pictures(model: &str, names: &[&str], target: TargetName) {
     let folder = golden(model);
     let expected = Expected::of(&folder);
-    let bundle = compiled(model, "q0f32", false);
+    let bundle = compiled(model, "q0f32", false, target);
     let mut scorer = Scorer::open(&bundle, &bundle.manifest().models[0].name, &Options::default()).unwrap();
     for name in names {
         let picture = Picture::decode(&std::fs::read(folder.join(format!("{name}.png"))).unwrap()).unwrap();
@@ -215,17 +224,14 @@ fn check_pictures(model: &str, names: &[&str]) {
 /// Image rows as the tower and the projector leave them, against transformers' features.
 #[test]
 fn image_features() {
-    if !has_adapter() {
-        return;
-    }
-    for (model, names) in PICTURES {
-        check_features(model, names);
+    for target in targets() {
+        PICTURES.iter().for_each(|(model, names)| check_features(model, names, target));
     }
 }
 
-fn check_features(model: &str, names: &[&str]) {
+fn check_features(model: &str, names: &[&str], target: TargetName) {
     let expected = Expected::of(&golden(model));
-    let bundle = compiled(model, "q0f32", true);
+    let bundle = compiled(model, "q0f32", true, target);
     let mut session = session(&bundle);
     for name in names {
         let pixels = expected.floats(&format!("{name}.pixel_values"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use dwindle_compiler::target::TargetName;
 use dwindle_runtime::device::gpu::{Gpu, Options};
 
 /// The project's root.
@@ -69,6 +70,13 @@ impl Dwindle {
         let text = stderr.replace(&format!("{folder}/"), "").replace(&format!("{}/", root().display()), "");
         format!("exit code {}\n{text}", output.status.code().unwrap_or(-1))
     }
+}
+
+/// What bundles can be compiled for and run here: processors always, GPUs where there is one.
+pub fn targets() -> Vec<TargetName> {
+    let mut targets = vec![TargetName::Cpu];
+    targets.extend(has_adapter().then_some(TargetName::Vulkan));
+    targets
 }
 
 /// Whether tests that need a GPU can run here; prints why not, or fails where `REQUIRE_ADAPTER=1` says they must.

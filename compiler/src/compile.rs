@@ -147,15 +147,16 @@ fn write_models(
     Ok(models)
 }
 
-/// Validates each kernel and writes its text and its translation for the target.
+/// Validates each kernel and writes its text and its translation for the target; native kernels are in the plan already.
 fn write_kernels(writer: &mut Writer, kernels: &BTreeMap<&str, &Emitted>, target: &Target) -> Result<()> {
-    for (name, kernel) in kernels {
+    for (name, kernel) in kernels.iter().filter(|(_, kernel)| kernel.native.is_none()) {
         let valid = validate::validate(kernel, target)?;
         let (extension, translation) = match target.name {
             TargetName::Vulkan => {
                 ("spv", translate::spirv(&valid)?.iter().flat_map(|word| word.to_le_bytes()).collect())
             }
             TargetName::Metal => ("metal", translate::msl(&valid)?.into_bytes()),
+            TargetName::Cpu => continue,
         };
         let texts: [(&str, &[u8]); 2] = [("wgsl", kernel.wgsl.as_bytes()), (extension, &translation)];
         for (extension, contents) in texts {

@@ -10,17 +10,20 @@ pub enum TargetName {
     Vulkan,
     /// Apple's GPUs; WGSL and MSL.
     Metal,
+    /// Any processor; kernels of the runtime itself.
+    Cpu,
 }
 
 impl TargetName {
     /// All targets, for help texts and errors.
-    pub const ALL: [TargetName; 2] = [TargetName::Vulkan, TargetName::Metal];
+    pub const ALL: [TargetName; 3] = [TargetName::Vulkan, TargetName::Metal, TargetName::Cpu];
 
     /// The name in the command line and in bundles.
     pub const fn name(self) -> &'static str {
         match self {
             TargetName::Vulkan => "vulkan",
             TargetName::Metal => "metal",
+            TargetName::Cpu => "cpu",
         }
     }
 }
@@ -33,7 +36,7 @@ impl fmt::Display for TargetName {
 
 /// A name that is no target.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown target `{0}`: expected vulkan or metal")]
+#[error("unknown target `{0}`: expected vulkan, metal or cpu")]
 pub struct UnknownTarget(String);
 
 impl FromStr for TargetName {
@@ -68,12 +71,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// The target of this name with WebGPU's default limits.
+    /// The target of this name with WebGPU's default limits; a processor has none but its memory.
     pub const fn new(name: TargetName) -> Self {
+        let cpu = matches!(name, TargetName::Cpu);
         Target {
             name,
-            max_storage_buffer_binding_size: 128 << 20,
-            max_buffer_size: 256 << 20,
+            max_storage_buffer_binding_size: if cpu { 1 << 40 } else { 128 << 20 },
+            max_buffer_size: if cpu { 1 << 40 } else { 256 << 20 },
             min_storage_buffer_offset_alignment: 256,
             max_storage_buffers_per_shader_stage: 8,
             max_compute_workgroup_storage_size: 16384,

@@ -10,7 +10,7 @@ use dwindle_bundle::{Bundle, Ensemble, Model};
 
 use crate::chat::{self, Answer, Chat, Decoder, Finish, Generation, Parts, Phase};
 use crate::clock::{self, Stopwatch};
-use crate::device::gpu::{self, Gpu};
+use crate::device;
 use crate::image::Picture;
 use crate::template::{Handover, Template};
 use crate::tokenizer::Tokenizer;
@@ -29,7 +29,7 @@ pub struct ConversationOptions {
     /// The most tokens of an answer.
     pub max_tokens: u32,
     /// Where the models run.
-    pub device: gpu::Options,
+    pub device: device::Options,
 }
 
 /// What the user chose for sampling; `None` leaves it to the checkpoint.
@@ -112,10 +112,10 @@ impl Conversation {
     /// Those of the device and of the bundle's parts; [`chat::Error`] where a tokenizer or the ensemble is missing.
     pub fn open(bundle: &Bundle, options: ConversationOptions) -> Result<Conversation, Error> {
         let manifest = bundle.manifest();
-        let gpu = Gpu::open(&options.device, &manifest.target)?;
-        let load = |model: &Model| Session::new(Executor::new(&gpu, &model.plan, bundle)?, model);
+        let device = device::open(&options.device, &manifest.target)?;
+        let load = |model: &Model| Session::new(Executor::new(&*device, &model.plan, bundle)?, model);
         let text = |name: &str| Ok(bundle.text(name)?);
-        Conversation::assemble(&manifest.models, manifest.ensemble.as_ref(), options, gpu.name(), load, text)
+        Conversation::assemble(&manifest.models, manifest.ensemble.as_ref(), options, &device.name(), load, text)
     }
 }
 

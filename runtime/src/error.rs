@@ -52,6 +52,14 @@ pub enum Error {
         /// What the driver says.
         why: String,
     },
+    /// The processor lacks the instruction set that was asked for.
+    #[error("there are no kernels for `{wanted}` on this processor; there are: {}", available.join(", "))]
+    InstructionSet {
+        /// Its name.
+        wanted: String,
+        /// Those that can be used.
+        available: Vec<String>,
+    },
     /// The device has no memory left.
     #[error("out of device memory for {what} ({bytes} bytes); a smaller context or fewer bits per weight need less")]
     OutOfMemory {

@@ -4,8 +4,7 @@ use bytemuck::Pod;
 use dwindle_bundle::{Buffer, Call, Extent, Function, Plan, Port, PortType};
 
 use crate::Error;
-use crate::device::Entries;
-use crate::device::gpu::{Gpu, Program};
+use crate::device::{Device, Entries, Program};
 
 /// An element of a port.
 pub trait Element: Pod {
@@ -29,7 +28,7 @@ impl Element for i32 {
 #[derive(Debug)]
 pub struct Executor {
     plan: Plan,
-    program: Program,
+    program: Box<dyn Program>,
 }
 
 impl Executor {
@@ -38,9 +37,9 @@ impl Executor {
     /// # Errors
     /// [`Error::Plan`] where the plan contradicts itself, [`Error::Bundle`] where an entry is damaged,
     /// [`Error::OutOfMemory`] with the buffer that did not fit.
-    pub fn new(gpu: &Gpu, plan: &Plan, entries: &dyn Entries) -> Result<Executor, Error> {
+    pub fn new(device: &(impl Device + ?Sized), plan: &Plan, entries: &dyn Entries) -> Result<Executor, Error> {
         check(plan)?;
-        Ok(Executor { plan: plan.clone(), program: Program::new(gpu, plan, entries)? })
+        Ok(Executor { plan: plan.clone(), program: device.program(plan, entries)? })
     }
 
     /// The plan.
@@ -95,7 +94,7 @@ impl Executor {
         let bytes = at.check_rows(at.port.rows.unwrap_or(call.rows))?;
         let read = (at.port.buffer as usize, bytes);
         self.submit(function, call, Some(read))?;
-        self.program.fetch(bytes, |from| replace(values, from))
+        self.program.fetch(bytes, &mut |from| replace(values, from))
     }
 
     /// The first `rows` rows of an output, `[rows, columns]`, after all calls made so far.
@@ -108,7 +107,7 @@ impl Executor {
         let buffer = at.port.buffer as usize;
         self.program.copy(buffer, bytes)?;
         let mut values = Vec::new();
-        self.program.fetch(bytes, |from| replace(&mut values, from))?;
+        self.program.fetch(bytes, &mut |from| replace(&mut values, from))?;
         Ok(values)
     }
 
@@ -122,7 +121,7 @@ impl Executor {
 
     fn submit(&mut self, function: &str, call: Call, read: Option<(usize, u64)>) -> Result<(), Error> {
         let steps = &find(&self.plan, function)?.steps;
-        let grids = grids(&self.plan, function, call, self.program.gpu().max_grid())?;
+        let grids = grids(&self.plan, function, call, self.program.max_grid())?;
         self.program.prepare(&self.plan, function, steps)?;
         self.program.submit(function, call, &grids, read)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dwindle_bundle::{Bundle, Model};
 
 use crate::chat::{self, encode_picture, row};
-use crate::device::gpu::{Gpu, Options};
+use crate::device::{self, Options};
 use crate::image::{Picture, Prepared};
 use crate::{Error, Executor, Row, Session};
 
@@ -27,8 +27,8 @@ impl Scorer {
             wanted: name.to_owned(),
             found: manifest.models.iter().map(|model| model.name.clone()).collect(),
         })?;
-        let gpu = Gpu::open(device, &manifest.target)?;
-        let session = Session::new(Executor::new(&gpu, &model.plan, bundle)?, model)?;
+        let device = device::open(device, &manifest.target)?;
+        let session = Session::new(Executor::new(&*device, &model.plan, bundle)?, model)?;
         Ok(Scorer { session, model: model.clone() })
     }
 

@@ -123,7 +123,7 @@ fn open(options: &Options) -> Result<Bundle> {
     let resolve = |text: &String| Source::resolve(text, revision, &bars);
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
     match sources.as_slice() {
-        [] => demo::open(&bars),
+        [] => demo::open(&Target::for_device(&options.device), &bars),
         [Source::Bundle(path)] => Ok(Bundle::open(path)?),
         _ if sources.iter().any(|s| matches!(s, Source::Bundle(_))) => {
             bail!("a bundle stands alone: name one bundle, or several checkpoints or model directories")
@@ -134,7 +134,9 @@ fn open(options: &Options) -> Result<Bundle> {
 
 fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<Bundle> {
     let directory = cache::directory()?;
+    let target = Target { context: options.context, ..Target::for_device(&options.device) };
     let mut key = cache::Key::new("run");
+    key.add(target.name().name().as_bytes());
     key.add(options.preparation.scheme.as_bytes());
     key.add(options.preparation.method.to_string().as_bytes());
     key.add(&options.context.unwrap_or(0).to_le_bytes());
@@ -147,7 +149,6 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     let path = key.path(&directory);
     if !path.is_file() {
         eprintln!("compiling for this device; the result is kept in {}", directory.display());
-        let target = Target { context: options.context, ..Target::for_this_machine() };
         compile_sources(sources, &options.preparation, &target, &path, bars)?;
     }
     Bundle::open(&path)

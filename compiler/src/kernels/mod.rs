@@ -10,6 +10,7 @@ mod elementwise;
 mod embed;
 mod error;
 mod matmul;
+mod native;
 mod norm;
 mod prelude;
 mod rope;
@@ -27,15 +28,17 @@ use dwindle_bundle::{Access, Extent};
 pub use error::Error;
 pub use spec::KernelSpec;
 
-use crate::target::Target;
+use crate::target::{Target, TargetName};
 
 /// A kernel's text and how it is bound and launched.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emitted {
     /// Telling and unique for its text: `matvec.q4g32f16.n2048.k2048.bias`.
     pub name: String,
-    /// Prelude and body.
+    /// Prelude and body; empty for a native kernel.
     pub wgsl: String,
+    /// The runtime's own kernel that computes this, on targets that have no texts.
+    pub native: Option<dwindle_bundle::native::NativeKernel>,
     /// Invocations of a workgroup.
     pub workgroup: [u32; 3],
     /// Accesses of bindings 1, 2, …
@@ -51,6 +54,9 @@ pub struct Emitted {
 /// # Errors
 /// [`Error::Unsupported`] where no kernel computes the spec, [`Error::Limit`] where its grid or bindings exceed the target.
 pub fn emit(spec: &KernelSpec, target: &Target) -> Result<Emitted, Error> {
+    if target.name == TargetName::Cpu {
+        return native::emit(spec);
+    }
     let emitted = match spec {
         KernelSpec::MatMul(spec) => matmul::emit(spec),
         KernelSpec::Embed(spec) => embed::emit(spec),

@@ -64,7 +64,7 @@ impl Prelude {
     /// The kernel: this prelude, then `body`.
     pub(super) fn finish(self, name: String, body: &str, workgroup: u32, grid: [Extent; 3]) -> Emitted {
         let wgsl = format!("// {name}: generated constants and functions, then the body.\n{}\n{body}", self.text);
-        Emitted { name, wgsl, workgroup: [workgroup, 1, 1], bindings: self.bindings, grid }
+        Emitted { name, wgsl, native: None, workgroup: [workgroup, 1, 1], bindings: self.bindings, grid }
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn assemble(graphs: &[Graph], schedules: Vec<Schedule>, shared: Share
 
     let plan_kernels = kernels.iter().map(|k| Kernel {
         name: k.name.clone(),
-        code: code(&k.name, target.name),
+        code: k.native.as_ref().map_or_else(|| code(&k.name, target.name), |native| native.to_code()),
         workgroup: k.workgroup,
         bindings: k.bindings.clone(),
     });

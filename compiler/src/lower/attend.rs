@@ -6,6 +6,7 @@ use super::LowerError;
 use super::schedule::{Bound, Location, Scheduler};
 use super::weights::Source;
 use crate::graph::{Attention, DType, Dim, Node, RopeWriteKv, ValueId};
+use crate::target::TargetName;
 use crate::kernels::spec::{
     AttentionMergeSpec, AttentionSpec, KernelSpec, RopeSpec, RopeWriteKvSpec, View, WriteRowsSpec,
 };
@@ -34,7 +35,9 @@ impl Scheduler<'_, '_> {
             return Err(self.unsupported(format!("q is {q_type}, k {k_type}, v {v_type}")));
         }
         let (n_heads, head_dim) = (attention.n_heads, attention.head_dim);
-        let split = (rows == Dim::Fixed(1) && attention.causal && kv_rows > SPLIT).then_some(SPLIT);
+        // A processor has few workers, and heads enough for them.
+        let wants_split = self.shared.target.name != TargetName::Cpu && rows == Dim::Fixed(1) && attention.causal;
+        let split = (wants_split && kv_rows > SPLIT).then_some(SPLIT);
         let spec = AttentionSpec {
             attention: attention.clone(),
             rows,

@@ -16,7 +16,9 @@ pub fn needs(models: &[(&Lowered, u32)]) -> BTreeMap<String, u64> {
         let known = needs.entry(name.to_owned()).or_insert(0);
         *known = value.max(*known);
     };
-    for (lowered, context) in models {
+    // A processor needs nothing but memory, and says itself if there is too little.
+    let on_gpu = |lowered: &Lowered| lowered.kernels.iter().all(|kernel| kernel.native.is_none());
+    for (lowered, context) in models.iter().filter(|(lowered, _)| on_gpu(lowered)) {
         let plan = &lowered.plan;
         for buffer in &plan.buffers {
             at_least("max_buffer_size", buffer.bytes);

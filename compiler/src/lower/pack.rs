@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use dwindle_bundle::native::{BLOCK_ROWS, arrange_3bit};
 use rayon::prelude::*;
 
 use super::LowerError;
-use super::weights::{Packed, Source, Weights};
+use super::weights::{Layout, Packed, Source, Weights};
 use crate::graph::{DType, Recipe, Tensors};
 use crate::progress::Progress;
 
@@ -163,6 +164,9 @@ fn pack_rows<E>(
     sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     progress: &dyn Progress,
 ) -> Result<u64, E> {
+    if tensor.layout != Layout::Rows {
+        return pack_blocks(tensor, range, rows, sink, progress);
+    }
     let (row_bytes, data_bytes) = (tensor.row_bytes(), tensor.columns * tensor.dtype.bytes());
     let rows_per_block = (BLOCK_BYTES / row_bytes).max(1);
     // Bytes after a row's data are never written, so they stay zero through all blocks.
@@ -178,6 +182,52 @@ fn pack_rows<E>(
         progress.advance(block.len() as u64);
     }
     Ok((range.len() * row_bytes) as u64)
+}
+
+/// Blocks of 16 rows, column by column.
+fn pack_blocks<E>(
+    tensor: &Packed,
+    range: Range<usize>,
+    rows: &Rows<'_>,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    progress: &dyn Progress,
+) -> Result<u64, E> {
+    let (size, row_bytes) = (tensor.dtype.bytes(), tensor.columns * tensor.dtype.bytes());
+    let block_bytes = row_bytes * BLOCK_ROWS;
+    let blocks = range.len().div_ceil(BLOCK_ROWS);
+    let together = (BLOCK_BYTES / block_bytes).max(1);
+    let mut buffer = vec![0_u8; together.min(blocks) * block_bytes];
+    for first in (0..blocks).step_by(together) {
+        let buffer = &mut buffer[..together.min(blocks - first) * block_bytes];
+        buffer.par_chunks_exact_mut(block_bytes).enumerate().for_each_init(
+            || vec![0_u8; row_bytes],
+            |row, (i, out)| {
+                let from = range.start + (first + i) * BLOCK_ROWS;
+                out.fill(0);
+                for lane in 0..BLOCK_ROWS.min(range.end - from) {
+                    rows.write(from + lane, row);
+                    if tensor.layout == Layout::Rows16Bits3 {
+                        arrange(row);
+                    }
+                    for (column, element) in row.chunks_exact(size).enumerate() {
+                        out[(column * BLOCK_ROWS + lane) * size..][..size].copy_from_slice(element);
+                    }
+                }
+            },
+        );
+        sink(buffer)?;
+        progress.advance(buffer.len() as u64);
+    }
+    Ok((blocks * block_bytes) as u64)
+}
+
+/// Rearranges the words of a row of 3-bit codes, whose groups are whole fours of words.
+fn arrange(row: &mut [u8]) {
+    for bytes in row.as_chunks_mut::<16>().0 {
+        let words: [[u8; 4]; 4] = bytemuck::cast(*bytes);
+        let words = arrange_3bit(words.map(u32::from_le_bytes)).map(u32::to_le_bytes);
+        *bytes = bytemuck::cast(words);
+    }
 }
 
 fn zeros<E>(sink: &mut dyn FnMut(&[u8]) -> Result<(), E>, mut bytes: u64) -> Result<(), E> {

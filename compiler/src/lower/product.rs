@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use dwindle_schemes::{FloatType, Format};
+use dwindle_schemes::{FloatType, Format, Grouped};
 
 use super::LowerError;
 use super::schedule::{Bound, Scheduler};
 use super::shared::binding_limit;
-use super::weights::{Source, split_rows};
+use super::weights::{Layout, Source, split_rows};
+use crate::target::TargetName;
 use crate::graph::{DType, Dim, Epilogue, MatMul, Node, ValueId};
 use crate::kernels::spec::{EmbedSpec, KernelSpec, MatMulSpec};
 
@@ -62,7 +63,14 @@ impl Scheduler<'_, '_> {
             let mut bindings = Vec::with_capacity(layout.len());
             for (recipe, &(dtype, columns, padded)) in recipes.iter().zip(&layout) {
                 let source = Source::Recipe { recipe: recipe.clone(), rows: rows.clone() };
-                bindings.push(self.weight(source, dtype, columns, padded)?);
+                let bound = match (self.shared.target.name, format, dtype) {
+                    (TargetName::Cpu, Format::Grouped(Grouped { bits: 3, .. }), DType::U32) => {
+                        self.weight_in(source, dtype, columns, columns, Layout::Rows16Bits3)?
+                    }
+                    (TargetName::Cpu, ..) => self.weight_in(source, dtype, columns, columns, Layout::Rows16)?,
+                    _ => self.weight(source, dtype, columns, padded)?,
+                };
+                bindings.push(bound);
             }
             parts.push(Part { rows, bindings });
         }

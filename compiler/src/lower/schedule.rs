@@ -15,7 +15,7 @@ use dwindle_schemes::FloatType;
 use super::LowerError;
 use super::shared::{Shared, check_size};
 use super::slots::Temporary;
-use super::weights::{BINDING_GRANULE, Source};
+use super::weights::{BINDING_GRANULE, Layout, Source};
 use crate::graph::{CallScalar, DType, Dim, Graph, Node, Op, Recipe, Type, ValueId};
 use crate::kernels::spec::{CopyRowsSpec, KernelSpec, View};
 
@@ -205,7 +205,19 @@ impl<'s, 'a> Scheduler<'s, 'a> {
         columns: usize,
         padded_columns: usize,
     ) -> Result<Bound, LowerError> {
-        let index = self.shared.pack(source, dtype, columns, padded_columns)?;
+        self.weight_in(source, dtype, columns, padded_columns, Layout::Rows)
+    }
+
+    /// Constant data whose rows lie in some order.
+    pub fn weight_in(
+        &mut self,
+        source: Source,
+        dtype: DType,
+        columns: usize,
+        padded_columns: usize,
+        layout: Layout,
+    ) -> Result<Bound, LowerError> {
+        let index = self.shared.pack(source, dtype, columns, padded_columns, layout)?;
         Ok(Bound { place: Place::Weight(index), bytes: self.shared.weights.tensors[index].bytes })
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dwindle_bundle::{Access, BufferKind};
 
-use super::weights::{BINDING_GRANULE, Source, Weights};
+use super::weights::{BINDING_GRANULE, Layout, Source, Weights};
 use super::{LowerError, LowerOptions};
 use crate::graph::DType;
 use crate::kernels::Emitted;
@@ -86,6 +86,7 @@ impl<'a> Shared<'a> {
         dtype: DType,
         columns: usize,
         padded_columns: usize,
+        layout: Layout,
     ) -> Result<usize, LowerError> {
         let limit = binding_limit(self.target);
         let what = || format!("the weights {source}");
@@ -99,7 +100,7 @@ impl<'a> Shared<'a> {
         let text = what();
         let index = self
             .weights
-            .intern(source, dtype, columns, padded_columns)
+            .intern(source, dtype, columns, padded_columns, layout)
             .ok_or_else(|| too_large(u64::MAX, text.clone()))?;
         match self.weights.tensors[index].bytes {
             bytes if bytes > limit => Err(too_large(bytes, text)),

@@ -57,7 +57,7 @@ fn outline(spec: &KernelSpec, _: &Target) -> Result<Emitted, EmitError> {
         ),
     };
     let grid = [Extent::Fixed(1), Extent::RowsPer(1), Extent::Fixed(1)];
-    Ok(Emitted { name, wgsl: String::new(), workgroup: [64, 1, 1], bindings, grid })
+    Ok(Emitted { name, wgsl: String::new(), native: None, workgroup: [64, 1, 1], bindings, grid })
 }
 
 fn options() -> LowerOptions {

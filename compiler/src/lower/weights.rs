@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use dwindle_bundle::native::BLOCK_ROWS;
+
 use crate::graph::{DType, Recipe};
 use crate::target::Target;
 
@@ -42,6 +44,17 @@ impl fmt::Display for Source {
     }
 }
 
+/// How the rows of a packed tensor lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One after the other, each padded with zeros.
+    Rows,
+    /// In blocks of 16, as [`dwindle_bundle::native`] describes `rows16`.
+    Rows16,
+    /// The same, of words of 3-bit codes, which are rearranged four by four.
+    Rows16Bits3,
+}
+
 /// One packed tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packed {
@@ -53,6 +66,8 @@ pub struct Packed {
     pub columns: usize,
     /// Elements of a row with the zeros after it.
     pub padded_columns: usize,
+    /// Order of the elements.
+    pub layout: Layout,
     /// Index of its segment.
     pub segment: usize,
     /// First byte in the segment, a multiple of [`TENSOR_ALIGNMENT`].
@@ -70,7 +85,15 @@ impl Packed {
         }
     }
 
-    /// Bytes from one row to the next.
+    /// Rows with those of zeros that fill the last block.
+    pub fn padded_rows(&self) -> usize {
+        match self.layout {
+            Layout::Rows => self.rows(),
+            Layout::Rows16 | Layout::Rows16Bits3 => self.rows().next_multiple_of(BLOCK_ROWS),
+        }
+    }
+
+    /// Bytes of a row, with the zeros after it.
     pub fn row_bytes(&self) -> usize {
         self.padded_columns * self.dtype.bytes()
     }
@@ -94,14 +117,15 @@ impl Weights {
         dtype: DType,
         columns: usize,
         padded_columns: usize,
+        layout: Layout,
     ) -> Option<usize> {
-        let key = format!("{source} {} {columns} {padded_columns}", dtype.name());
+        let key = format!("{source} {} {columns} {padded_columns} {layout:?}", dtype.name());
         if let Some(&index) = self.index.get(&key) {
             return Some(index);
         }
-        let mut tensor = Packed { source, dtype, columns, padded_columns, segment: 0, offset: 0, bytes: 0 };
+        let mut tensor = Packed { source, dtype, columns, padded_columns, layout, segment: 0, offset: 0, bytes: 0 };
         let row_bytes = (padded_columns as u64).checked_mul(dtype.bytes() as u64)?;
-        tensor.bytes = row_bytes.checked_mul(tensor.rows() as u64)?.checked_next_multiple_of(BINDING_GRANULE)?;
+        tensor.bytes = row_bytes.checked_mul(tensor.padded_rows() as u64)?.checked_next_multiple_of(BINDING_GRANULE)?;
         self.tensors.push(tensor);
         self.index.insert(key, self.tensors.len() - 1);
         Some(self.tensors.len() - 1)
@@ -191,7 +215,7 @@ mod tests {
             let mut weights = Weights::default();
             for (i, &(n, _)) in sizes.iter().enumerate() {
                 let source = Source::Recipe { recipe: Recipe::Tensor(format!("t{i}")), rows: 0..n };
-                prop_assert_eq!(weights.intern(source, DType::F32, 1, 1), Some(i));
+                prop_assert_eq!(weights.intern(source, DType::F32, 1, 1, Layout::Rows), Some(i));
             }
             let writable: Vec<bool> = sizes.iter().map(|s| s.1).collect();
             weights.place(&writable, &target);
@@ -214,11 +238,11 @@ mod tests {
     fn equal_data_is_packed_once() {
         let mut weights = Weights::default();
         let source = |rows| Source::Recipe { recipe: Recipe::Tensor("w".to_owned()), rows };
-        assert_eq!(weights.intern(source(0..4), DType::F16, 6, 8), Some(0));
-        assert_eq!(weights.intern(source(0..2), DType::F16, 6, 8), Some(1));
-        assert_eq!(weights.intern(source(0..4), DType::F16, 6, 6), Some(2));
-        assert_eq!(weights.intern(source(0..4), DType::F16, 6, 8), Some(0));
-        assert_eq!(weights.intern(Source::Values(vec![0.5]), DType::F32, 1, 1), Some(3));
+        assert_eq!(weights.intern(source(0..4), DType::F16, 6, 8, Layout::Rows), Some(0));
+        assert_eq!(weights.intern(source(0..2), DType::F16, 6, 8, Layout::Rows), Some(1));
+        assert_eq!(weights.intern(source(0..4), DType::F16, 6, 6, Layout::Rows), Some(2));
+        assert_eq!(weights.intern(source(0..4), DType::F16, 6, 8, Layout::Rows), Some(0));
+        assert_eq!(weights.intern(Source::Values(vec![0.5]), DType::F32, 1, 1, Layout::Rows), Some(3));
         assert_eq!(weights.tensors.len(), 4);
         assert_eq!(weights.tensors[0].bytes, 64);
     }

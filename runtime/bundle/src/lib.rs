@@ -6,6 +6,7 @@
 
 mod error;
 mod manifest;
+pub mod native;
 mod plan;
 mod reader;
 mod validate;
@@ -17,5 +18,5 @@ mod tests;
 pub use error::Error;
 pub use manifest::*;
 pub use plan::*;
-pub use reader::Bundle;
+pub use reader::{Bundle, SharedEntry};
 pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

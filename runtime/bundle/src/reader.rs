@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use zip::{CompressionMethod, ZipArchive};
@@ -18,7 +19,7 @@ const MAX_MANIFEST_BYTES: usize = 64 << 20;
 /// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read.
 #[derive(Debug)]
 pub struct Bundle {
-    bytes: Bytes,
+    bytes: Arc<Bytes>,
     entries: BTreeMap<String, Range<usize>>,
     manifest: Manifest,
 }
@@ -35,6 +36,21 @@ impl Bytes {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
         }
+    }
+}
+
+/// An entry of a bundle that stays in memory, or mapped, for as long as this lives.
+#[derive(Clone, Debug)]
+pub struct SharedEntry {
+    bytes: Arc<Bytes>,
+    range: Range<usize>,
+}
+
+impl std::ops::Deref for SharedEntry {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes.get()[self.range.clone()]
     }
 }
 
@@ -76,7 +92,7 @@ impl Bundle {
             validate_plan(&model.plan, &manifest.entries)
                 .map_err(|why| Error::Plan { model: model.name.clone(), why })?;
         }
-        Ok(Bundle { bytes, entries, manifest })
+        Ok(Bundle { bytes: Arc::new(bytes), entries, manifest })
     }
 
     /// What is in the bundle.
@@ -94,6 +110,13 @@ impl Bundle {
         let bytes = self.unchecked(name)?;
         self.check(name, blake3::hash(bytes))?;
         Ok(bytes)
+    }
+
+    /// A whole entry, its hash checked, that may outlive the bundle: nothing is copied.
+    pub fn share(&self, name: &str) -> Result<SharedEntry, Error> {
+        self.entry(name)?;
+        let range = self.entries.get(name).ok_or_else(|| Error::MissingEntry { entry: name.to_owned() })?;
+        Ok(SharedEntry { bytes: self.bytes.clone(), range: range.clone() })
     }
 
     /// A whole entry that must be UTF-8 text, its hash checked.

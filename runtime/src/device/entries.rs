@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dwindle_bundle::Bundle;
+use dwindle_bundle::{Bundle, SharedEntry};
 
 use crate::Error;
 
@@ -22,9 +22,19 @@ pub trait Entries {
     /// # Errors
     /// The entry is missing, or `take` fails, or the contents are found damaged (then all that was taken is void).
     fn stream(&self, name: &str, chunk: usize, take: &mut Take<'_>) -> Result<(), Error>;
+
+    /// A whole entry where it lies, checked, for as long as the caller keeps it; `None` where this source cannot lend.
+    ///
+    /// # Errors
+    /// The entry is missing or damaged.
+    fn share(&self, name: &str) -> Result<Option<SharedEntry>, Error>;
 }
 
 impl Entries for Bundle {
+    fn share(&self, name: &str) -> Result<Option<SharedEntry>, Error> {
+        Ok(Some(Bundle::share(self, name)?))
+    }
+
     fn text(&self, name: &str) -> Result<&str, Error> {
         Ok(Bundle::text(self, name)?)
     }
@@ -35,6 +45,10 @@ impl Entries for Bundle {
 }
 
 impl Entries for BTreeMap<String, Vec<u8>> {
+    fn share(&self, _: &str) -> Result<Option<SharedEntry>, Error> {
+        Ok(None)
+    }
+
     fn text(&self, name: &str) -> Result<&str, Error> {
         std::str::from_utf8(entry(self, name)?)
             .map_err(|_| Error::Plan { why: format!("entry `{name}` is no UTF-8 text") })

@@ -1,10 +1,95 @@
 //! Devices: what holds a plan's buffers and executes its steps.
 //!
-//! [`gpu::Gpu`] is an opened device, which several models may share; [`gpu::Program`] is one plan on it. The
-//! executor needs four things of a program (`write`, `prepare`, `submit`, `fetch`), and checks ports and calls
-//! itself: another device executes the same plan by offering the same four.
+//! A [`Device`] is opened once and shared by several models: [`gpu::Gpu`] or [`cpu::Cpu`]. A [`Program`] is one plan on it. The
+//! executor checks ports and calls itself, and needs of a program only what is asked for here.
 
+pub mod cpu;
 mod entries;
 pub mod gpu;
 
+use dwindle_bundle::{Call, Plan, Step, Target};
+
 pub use entries::Entries;
+
+use crate::Error;
+
+/// How devices are chosen and used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// For bundles compiled for GPUs.
+    pub gpu: gpu::Options,
+    /// For bundles compiled for processors.
+    pub cpu: cpu::Options,
+}
+
+/// Opens the device that a bundle was compiled for.
+///
+/// # Errors
+/// Those of [`cpu::Cpu::open`] where the target is `cpu`, else those of [`gpu::Gpu::open`].
+pub fn open(options: &Options, target: &Target) -> Result<Box<dyn Device>, Error> {
+    match target.name.as_str() {
+        "cpu" => Ok(Box::new(cpu::Cpu::open(&options.cpu)?)),
+        _ => Ok(Box::new(gpu::Gpu::open(&options.gpu, target)?)),
+    }
+}
+
+/// What plans are put on.
+pub trait Device: std::fmt::Debug {
+    /// What it is, for people.
+    fn name(&self) -> String;
+
+    /// Allocates a plan's buffers and fills them with weights. `entries` are not needed afterwards.
+    ///
+    /// # Errors
+    /// An entry is missing or damaged, a kernel is for another device, there is too little memory.
+    fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn Program>, Error>;
+}
+
+/// A plan on a device. What is written and submitted happens in order.
+pub trait Program: std::fmt::Debug + Send {
+    /// The most workgroups a grid may have in one direction.
+    fn max_grid(&self) -> u32;
+
+    /// Makes a function ready, unless that has been done.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Plan`] with the kernel or the step that the device does not take.
+    fn prepare(&mut self, plan: &Plan, function: &str, steps: &[Step]) -> Result<(), Error>;
+
+    /// Writes the beginning of a buffer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where `bytes` do not fit; [`Error::DeviceLost`].
+    fn write(&self, buffer: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Submits the steps of a prepared function with `grids` workgroups, then copies the bytes to be read, if any:
+    /// the beginning of an output buffer. Need not wait.
+    ///
+    /// # Errors
+    /// The function was not prepared; [`Error::Call`]; the device refuses or is lost.
+    fn submit(
+        &mut self,
+        function: &str,
+        call: Call,
+        grids: &[[u32; 3]],
+        read: Option<(usize, u64)>,
+    ) -> Result<(), Error>;
+
+    /// Copies the beginning of an output buffer to where [`Program::fetch`] reads, without running anything.
+    ///
+    /// # Errors
+    /// The device refuses or is lost.
+    fn copy(&mut self, buffer: usize, bytes: u64) -> Result<(), Error>;
+
+    /// Waits for what was submitted and hands `take` the first `bytes` of what was copied last.
+    ///
+    /// # Errors
+    /// Nothing was copied; the device is lost.
+    fn fetch(&mut self, bytes: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
+
+    /// Waits until all that was submitted is done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    fn wait(&self) -> Result<(), Error>;
+}

@@ -4,7 +4,7 @@ use dwindle_bundle::{Access, BufferKind, Extent, PortType};
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::device::gpu::Options;
+use crate::device::gpu::{Gpu, Options};
 use crate::testing::{Draft, gpu, port, target};
 
 const ONE: Extent = Extent::Fixed(1);

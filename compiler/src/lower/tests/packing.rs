@@ -3,7 +3,7 @@
 use super::*;
 use crate::graph::{Stored, Tensors};
 use crate::lower::pack::{check, pack};
-use crate::lower::weights::Source;
+use crate::lower::weights::{Layout, Source};
 use crate::progress::Silent;
 
 struct InMemory(Vec<(&'static str, DType, Vec<usize>, Vec<u8>)>);
@@ -49,8 +49,8 @@ fn packed(weights: &Weights, threads: usize) -> Vec<u8> {
 fn check_packed(recipe: Recipe, rows: std::ops::Range<usize>, expected: &[f32]) {
     let mut weights = Weights::default();
     let source = Source::Recipe { recipe, rows };
-    weights.intern(source, DType::F32, 3, 4);
-    weights.intern(Source::Values(vec![42.0]), DType::F32, 1, 1);
+    weights.intern(source, DType::F32, 3, 4, Layout::Rows);
+    weights.intern(Source::Values(vec![42.0]), DType::F32, 1, 1, Layout::Rows);
     weights.place(&[false, false], &vulkan());
     check(&weights, &tensors()).unwrap();
     let bytes = packed(&weights, 1);
@@ -77,7 +77,7 @@ fn recipes() {
 fn same_bytes_from_one_and_two_threads() {
     let mut weights = Weights::default();
     let recipe = Recipe::AddScalar(Box::new(tensor("wide")), 0.5);
-    weights.intern(Source::Recipe { recipe, rows: 7..39_999 }, DType::F32, 3, 4);
+    weights.intern(Source::Recipe { recipe, rows: 7..39_999 }, DType::F32, 3, 4, Layout::Rows);
     weights.place(&[false], &vulkan());
     let one = packed(&weights, 1);
     assert_eq!(one, packed(&weights, 2));
@@ -99,7 +99,50 @@ fn missing_and_misshapen_tensors_are_named() {
         (Recipe::ConcatRows(vec![tensor("v")]), DType::F32, 1, "tensor `rows(v)`: rows 0..4 of 3 are needed"),
     ] {
         let mut weights = Weights::default();
-        weights.intern(Source::Recipe { recipe, rows: 0..4 }, dtype, columns, columns);
+        weights.intern(Source::Recipe { recipe, rows: 0..4 }, dtype, columns, columns, Layout::Rows);
         assert_eq!(check(&weights, &tensors()).unwrap_err().to_string(), message);
+    }
+}
+
+/// Blocks of 16 rows, column by column; the last is filled with zeros, and words of 3-bit codes are rearranged.
+#[test]
+fn blocks_of_sixteen_rows() {
+    for (layout, dtype, columns) in
+        [(Layout::Rows16, DType::F32, 3), (Layout::Rows16, DType::F16, 6), (Layout::Rows16Bits3, DType::U32, 8)]
+    {
+        let (rows, size) = (21, dtype.bytes());
+        let elements: Vec<u32> =
+            (0..rows * columns).map(|i| (i as u32).wrapping_mul(0x9E37_79B9) & 0x3fff_ffff).collect();
+        let bytes = elements.iter().flat_map(|x| x.to_le_bytes()[..size].to_vec()).collect();
+        let stored = InMemory(vec![("w", dtype, vec![rows, columns], bytes)]);
+        let mut weights = Weights::default();
+        let source = Source::Recipe { recipe: tensor("w"), rows: 1..20 };
+        weights.intern(source, dtype, columns, columns, layout);
+        weights.place(&[false], &Target::new(TargetName::Cpu));
+        assert_eq!(weights.tensors[0].bytes as usize, 32 * columns * size);
+        let mut packed = Vec::new();
+        let mut sink = |block: &[u8]| -> Result<(), LowerError> {
+            packed.extend_from_slice(block);
+            Ok(())
+        };
+        pack(&weights, 0, &stored, &mut sink, &Silent).unwrap();
+        assert_eq!(packed.len(), 32 * columns * size);
+        for row in 0..32 {
+            for column in 0..columns {
+                let at = ((row / 16 * columns + column) * 16 + row % 16) * size;
+                let mut expected = [0; 4];
+                if row < 19 {
+                    let from = &elements[(row + 1) * columns..][..columns];
+                    let words = from[column / 4 * 4..].first_chunk::<4>();
+                    expected = match (layout, words) {
+                        (Layout::Rows16Bits3, Some(words)) => {
+                            dwindle_bundle::native::arrange_3bit(*words)[column % 4].to_le_bytes()
+                        }
+                        _ => from[column].to_le_bytes(),
+                    };
+                }
+                assert_eq!(packed[at..at + size], expected[..size], "{layout:?} row {row} column {column}");
+            }
+        }
     }
 }

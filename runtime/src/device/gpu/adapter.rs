@@ -20,6 +20,12 @@ pub(super) fn choose(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<
         .ok_or_else(|| Error::NoSuchAdapter { wanted: wanted.unwrap_or_default().to_owned(), found: names.clone() })
 }
 
+/// Whether some adapter is a GPU.
+pub(super) fn is_there(instance: &wgpu::Instance) -> bool {
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN | wgpu::Backends::METAL));
+    adapters.iter().any(|adapter| rank(adapter.get_info().device_type) < rank(wgpu::DeviceType::Cpu))
+}
+
 /// Kinds of adapters, the fastest first. `Cpu` is a driver that runs kernels on the processor (Mesa's lavapipe).
 fn rank(kind: wgpu::DeviceType) -> u32 {
     match kind {

@@ -11,9 +11,10 @@ mod upload;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dwindle_bundle::Target;
+use dwindle_bundle::{Plan, Target};
 
 use crate::Error;
+use crate::device::Entries;
 
 pub use program::Program;
 
@@ -40,17 +41,26 @@ struct Failures {
     uncaptured: Mutex<Option<wgpu::Error>>,
 }
 
+/// Whether this machine has a GPU, and not just a driver that runs kernels on the processor.
+pub fn is_there() -> bool {
+    adapter::is_there(&instance())
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL;
+    // Validation layers are for debugging wgpu itself; without this, debug builds search and load them.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
 impl Gpu {
     /// Opens a GPU that can run plans compiled for `target`.
     ///
     /// # Errors
     /// [`Error::NoAdapter`], [`Error::NoSuchAdapter`], [`Error::Limits`] with all that is lacking, [`Error::Open`].
     pub fn open(options: &Options, target: &Target) -> Result<Gpu, Error> {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL;
-        // Validation layers are for debugging wgpu itself; without this, debug builds search and load them.
-        descriptor.flags = wgpu::InstanceFlags::empty();
-        let adapter = adapter::choose(&wgpu::Instance::new(descriptor), options.adapter.as_deref())?;
+        let adapter = adapter::choose(&instance(), options.adapter.as_deref())?;
         let (required_limits, required_features) = adapter::request(&adapter, target)?;
         let name = adapter.get_info().name;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
@@ -112,6 +122,16 @@ impl Gpu {
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
         let status = self.guarded(&what, 0, || self.device.poll(poll))?;
         status.map(drop).map_err(|error| Error::DeviceLost { what: what(), why: error.to_string() })
+    }
+}
+
+impl crate::device::Device for Gpu {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn crate::device::Program>, Error> {
+        Ok(Box::new(Program::new(self, plan, entries)?))
     }
 }
 

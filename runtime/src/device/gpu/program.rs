@@ -56,38 +56,6 @@ impl Program {
         Ok(Program { gpu: gpu.clone(), buffers, call, kernels, functions, staging: None, submitted: None })
     }
 
-    /// The device it is on.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// Compiles the kernels of a function and binds its steps, unless that has been done.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] with the kernel or the step that the device does not take.
-    pub fn prepare(&mut self, plan: &Plan, function: &str, steps: &[Step]) -> Result<(), Error> {
-        if self.functions.contains_key(function) {
-            return Ok(());
-        }
-        self.compile(plan, steps)?;
-        let mut groups: BTreeMap<GroupKey, wgpu::BindGroup> = BTreeMap::new();
-        let mut bound = Vec::with_capacity(steps.len());
-        for (index, step) in steps.iter().enumerate() {
-            let key = (step.kernel, step.bindings.iter().map(|b| (b.buffer, b.offset, b.bytes)).collect());
-            let group = match groups.get(&key) {
-                Some(group) => group.clone(),
-                None => {
-                    let group = self.bind(plan, function, index, step)?;
-                    groups.insert(key, group.clone());
-                    group
-                }
-            };
-            bound.push((step.kernel as usize, group));
-        }
-        self.functions.insert(function.to_owned(), bound);
-        Ok(())
-    }
-
     fn compile(&mut self, plan: &Plan, steps: &[Step]) -> Result<(), Error> {
         let mut wanted: Vec<usize> = steps.iter().map(|step| step.kernel as usize).collect();
         wanted.sort_unstable();
@@ -132,22 +100,61 @@ impl Program {
         (end <= buffer.size()).then_some(wgpu::BufferBinding { buffer, offset: range.offset, size: Some(size) })
     }
 
-    /// Writes the beginning of a buffer, in order with submissions.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] where `bytes` do not fit; [`Error::DeviceLost`].
-    pub fn write(&self, buffer: usize, bytes: &[u8]) -> Result<(), Error> {
+    fn reserve_staging(&mut self, bytes: u64) -> Result<(), Error> {
+        if self.staging.as_ref().is_some_and(|staging| staging.size() >= bytes) {
+            return Ok(());
+        }
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let what = || "buffer `staging`".to_owned();
+        self.staging = Some(self.gpu.guarded(what, bytes, || self.gpu.device.create_buffer(&descriptor))?);
+        Ok(())
+    }
+
+    fn buffer(&self, index: usize) -> Result<&wgpu::Buffer, Error> {
+        self.buffers.get(index).ok_or_else(|| Error::Plan { why: format!("there is no buffer {index}") })
+    }
+}
+
+impl crate::device::Program for Program {
+    fn max_grid(&self) -> u32 {
+        self.gpu.max_grid()
+    }
+
+    fn prepare(&mut self, plan: &Plan, function: &str, steps: &[Step]) -> Result<(), Error> {
+        if self.functions.contains_key(function) {
+            return Ok(());
+        }
+        self.compile(plan, steps)?;
+        let mut groups: BTreeMap<GroupKey, wgpu::BindGroup> = BTreeMap::new();
+        let mut bound = Vec::with_capacity(steps.len());
+        for (index, step) in steps.iter().enumerate() {
+            let key = (step.kernel, step.bindings.iter().map(|b| (b.buffer, b.offset, b.bytes)).collect());
+            let group = match groups.get(&key) {
+                Some(group) => group.clone(),
+                None => {
+                    let group = self.bind(plan, function, index, step)?;
+                    groups.insert(key, group.clone());
+                    group
+                }
+            };
+            bound.push((step.kernel as usize, group));
+        }
+        self.functions.insert(function.to_owned(), bound);
+        Ok(())
+    }
+
+    fn write(&self, buffer: usize, bytes: &[u8]) -> Result<(), Error> {
         let target = self.buffer(buffer)?;
         let what = || format!("write into buffer {buffer}");
         self.gpu.guarded(what, bytes.len() as u64, || self.gpu.queue.write_buffer(target, 0, bytes))
     }
 
-    /// Submits the steps of a prepared function with `grids` workgroups, then copies the bytes to be read, if any:
-    /// the beginning of an output buffer. Does not wait.
-    ///
-    /// # Errors
-    /// The function was not prepared; the device refuses or is lost.
-    pub fn submit(
+    fn submit(
         &mut self,
         function: &str,
         call: Call,
@@ -194,11 +201,7 @@ impl Program {
         Ok(())
     }
 
-    /// Copies the beginning of an output buffer to where [`Program::fetch`] reads, without running anything.
-    ///
-    /// # Errors
-    /// The device refuses or is lost.
-    pub fn copy(&mut self, buffer: usize, bytes: u64) -> Result<(), Error> {
+    fn copy(&mut self, buffer: usize, bytes: u64) -> Result<(), Error> {
         self.reserve_staging(bytes)?;
         let source = self.buffer(buffer)?;
         let Some(staging) = &self.staging else { return Ok(()) };
@@ -216,11 +219,7 @@ impl Program {
         Ok(())
     }
 
-    /// Waits for what was submitted and hands `take` the first `bytes` of what was copied last.
-    ///
-    /// # Errors
-    /// The device is lost.
-    pub fn fetch<T>(&mut self, bytes: u64, take: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
+    fn fetch(&mut self, bytes: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         let what = || "reading of results".to_owned();
         let refused = |why: String| Error::Refused { what: what(), why };
         let (Some(staging), Some(submitted)) = (&self.staging, self.submitted.clone()) else {
@@ -238,37 +237,14 @@ impl Program {
             Err(error) => return Err(refused(error.to_string())),
         }
         let view = staging.slice(..bytes).get_mapped_range().map_err(|error| refused(error.to_string()))?;
-        let value = take(&view);
+        take(&view);
         drop(view);
         staging.unmap();
-        Ok(value)
-    }
-
-    /// Waits until all that was submitted is done.
-    ///
-    /// # Errors
-    /// The device is lost.
-    pub fn wait(&self) -> Result<(), Error> {
-        self.submitted.clone().map_or(Ok(()), |submitted| self.gpu.wait(|| "calls".to_owned(), submitted))
-    }
-
-    fn reserve_staging(&mut self, bytes: u64) -> Result<(), Error> {
-        if self.staging.as_ref().is_some_and(|staging| staging.size() >= bytes) {
-            return Ok(());
-        }
-        let descriptor = wgpu::BufferDescriptor {
-            label: Some("staging"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        };
-        let what = || "buffer `staging`".to_owned();
-        self.staging = Some(self.gpu.guarded(what, bytes, || self.gpu.device.create_buffer(&descriptor))?);
         Ok(())
     }
 
-    fn buffer(&self, index: usize) -> Result<&wgpu::Buffer, Error> {
-        self.buffers.get(index).ok_or_else(|| Error::Plan { why: format!("there is no buffer {index}") })
+    fn wait(&self) -> Result<(), Error> {
+        self.submitted.clone().map_or(Ok(()), |submitted| self.gpu.wait(|| "calls".to_owned(), submitted))
     }
 }
 

@@ -1,0 +1,506 @@
+//! Native kernels of the `cpu` target: their names, constants, and how matrices lie in memory for them.
+//!
+//! The compiler writes a [`NativeKernel`] into a plan as [`Code::Native`]; the runtime reads it back. Bindings are those of the kernel of
+//! the same name on GPUs, and so are the layouts of everything that is no stored matrix: f32 rows without gaps.
+//!
+//! # Layout `rows16`
+//! A stored tensor of `n` rows and `c` columns (the values of a plain matrix; the code words `u32`, or the scales, of a
+//! grouped one) is stored as `[ceil(n / 16), c, 16]`: for each block of 16 rows, column by column, the elements of the 16
+//! rows side by side. Rows beyond `n` are zeros. One 64-byte load gives the same word of 16 rows, so a kernel works on 16
+//! rows at once and never sums across lanes, and a processor with 4, 8 or 16 lanes reads the same bytes.
+//!
+//! 4- and 8-bit words stay as in a model directory: code `i` of a word is in the bits from `bits * i` on. Seen as four bytes, a
+//! word of 4-bit codes holds codes 0, 2, 4, 6 in the low halves and 1, 3, 5, 7 in the high ones.
+//!
+//! 3-bit codes are arranged anew within each four words (40 codes), because ten 3-bit codes of a word do not fall into
+//! bytes. Of codes `10 w .. 10 w + 10` of word `w`, byte `b` holds code `10 w + b` in bits 0-2 and code `10 w + 4 + b` in bits 3-5.
+//! Codes 8 and 9 of each word, eight in all, are in the two upper bits of the bytes: with `A = [8, 9, 18, 19]` and
+//! `B = [28, 29, 38, 39]`, byte `b` of word 0 has the lower two bits of code `A[b]`, byte `b` of word 2 those of code `B[b]`, and
+//! byte `b` of word 1 has the upper bit of `A[b]` in bit 6 and that of `B[b]` in bit 7. Those of word 3 are 0. Groups of
+//! 3-bit codes are multiples of 40.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Code;
+
+/// Rows of a block of [`Layout::Rows16`].
+pub const BLOCK_ROWS: usize = 16;
+
+/// Codes that a 3-bit arrangement covers: four words of ten.
+pub const CODES_3BIT: usize = 40;
+
+/// For each of the ten quadruples of bytes that four rearranged words of 3-bit codes hold, the codes in it: words' lower
+/// and middle bits first, then A and B.
+pub const ORDER_3BIT: [[usize; 4]; 10] = [
+    [0, 1, 2, 3],
+    [4, 5, 6, 7],
+    [10, 11, 12, 13],
+    [14, 15, 16, 17],
+    [20, 21, 22, 23],
+    [24, 25, 26, 27],
+    [30, 31, 32, 33],
+    [34, 35, 36, 37],
+    [8, 9, 18, 19],
+    [28, 29, 38, 39],
+];
+
+/// Rearranges four words of ten 3-bit codes each, lowest bits first, as [`Layout::Rows16`] stores them.
+pub fn arrange_3bit(words: [u32; 4]) -> [u32; 4] {
+    let code = |i: usize| words[i / 10] >> (3 * (i % 10)) & 7;
+    let mut out = [0; 4];
+    for (w, word) in out.iter_mut().enumerate() {
+        for b in 0..4 {
+            *word |= (code(10 * w + b) | code(10 * w + 4 + b) << 3) << (8 * b);
+        }
+    }
+    for b in 0..4 {
+        let (a, z) = (code(ORDER_3BIT[8][b]), code(ORDER_3BIT[9][b]));
+        out[0] |= (a & 3) << (8 * b + 6);
+        out[1] |= (a >> 2 | (z >> 2) << 1) << (8 * b + 6);
+        out[2] |= (z & 3) << (8 * b + 6);
+    }
+    out
+}
+
+/// Rows of a call, where not fixed: `None`.
+pub type Rows = Option<u32>;
+
+/// How a stored matrix lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Blocks of 16 rows, as this module describes.
+    Rows16,
+}
+
+/// Type of stored floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Float {
+    /// IEEE 754 binary16.
+    F16,
+    /// IEEE 754 binary32.
+    F32,
+}
+
+impl Float {
+    /// Bytes of one value.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Float::F16 => 2,
+            Float::F32 => 4,
+        }
+    }
+}
+
+/// How the values of a matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Storage {
+    /// Floats as they are.
+    Plain(Float),
+    /// `value = (code - zero) * scale` with `zero = 2^(bits-1) - 1`.
+    Grouped {
+        /// Bits of a code: 3, 4 or 8.
+        bits: u32,
+        /// Values of a row that share a scale.
+        group: u32,
+        /// Type of the scales.
+        scale: Float,
+    },
+}
+
+impl Storage {
+    /// Bytes of each binding that `n` rows of `k` values take in [`Layout::Rows16`]: values, or code words and scales.
+    /// `None` where the format cannot be or the size overflows.
+    pub fn bytes(self, n: u32, k: u32) -> Option<Vec<u64>> {
+        let rows = u64::from(n).checked_next_multiple_of(BLOCK_ROWS as u64)?;
+        match self {
+            Storage::Plain(float) => Some(vec![rows.checked_mul(u64::from(k))?.checked_mul(float.bytes() as u64)?]),
+            Storage::Grouped { bits, group, scale } => {
+                let unit = match bits {
+                    3 => CODES_3BIT as u32,
+                    4 => 8,
+                    8 => 4,
+                    _ => return None,
+                };
+                if group == 0 || !group.is_multiple_of(unit) {
+                    return None;
+                }
+                let groups = u64::from(k.div_ceil(group));
+                let words = groups.checked_mul(u64::from(group / (32 / bits)))?;
+                let values = rows.checked_mul(groups)?.checked_mul(scale.bytes() as u64)?;
+                Some(vec![rows.checked_mul(words)?.checked_mul(4)?, values])
+            }
+        }
+    }
+}
+
+/// A stored matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// Where its elements are.
+    pub layout: Layout,
+    /// What they are.
+    pub storage: Storage,
+    /// Rows.
+    pub n: u32,
+    /// Columns, without padding.
+    pub k: u32,
+}
+
+/// An elementwise function; what each means is told in the compiler's `graph/ops.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x Φ(x)`.
+    Gelu,
+    /// Its approximation by tanh.
+    GeluTanh,
+    /// `x σ(1.702 x)`.
+    QuickGelu,
+    /// `x σ(x)`.
+    Silu,
+}
+
+/// A number of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scalar {
+    /// Position of the first row.
+    Position,
+    /// Index of the image tile.
+    Tile,
+}
+
+/// Columns of a wider matrix: row t begins at element `t * stride + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// Elements from one row to the next.
+    pub stride: u32,
+    /// First element of row 0.
+    pub offset: u32,
+}
+
+/// `y = epilogue(prologue(x) wᵀ)`: x, w (values, or codes and scales), norm weight?, bias?, residual?, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MatMul {
+    /// w.
+    pub matrix: Matrix,
+    /// Rows of x.
+    pub rows: Rows,
+    /// ε of the RMS norm of x.
+    pub rms_norm: Option<f32>,
+    /// Whether a bias is bound.
+    pub bias: bool,
+    /// Function of the sums.
+    pub activation: Option<Activation>,
+    /// Whether the activation's result, of even rows of w, is multiplied with the sums of odd ones.
+    pub gated: bool,
+    /// Soft cap of the result.
+    pub soft_cap: Option<f32>,
+    /// Whether a residual is bound.
+    pub residual: bool,
+    /// Columns of y.
+    pub out_columns: u32,
+    /// First column written.
+    pub out_offset: u32,
+}
+
+/// `y[t] = scale * table[tokens[t] - first_row]` for tokens of this part: tokens, table, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embed {
+    /// The table.
+    pub matrix: Matrix,
+    /// Tokens.
+    pub rows: Rows,
+    /// Token of its first row.
+    pub first_row: u32,
+    /// Multiplies the rows.
+    pub scale: f32,
+}
+
+/// Norm of rows: x, weight, bias if layer norm, residual?, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Norm {
+    /// Layer norm instead of RMS.
+    pub layer: bool,
+    /// Rows.
+    pub rows: Rows,
+    /// Columns.
+    pub columns: u32,
+    /// ε.
+    pub eps: f32,
+    /// Whether a residual is bound.
+    pub residual: bool,
+}
+
+/// Rotation and cache: qkv, inverse frequencies, q, k state, v state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RopeWriteKv {
+    /// Rows.
+    pub rows: Rows,
+    /// Query heads.
+    pub n_heads: u32,
+    /// Key and value heads.
+    pub n_kv_heads: u32,
+    /// Width of a head.
+    pub head_dim: u32,
+    /// Multiplies cos and sin.
+    pub magnitude: f32,
+    /// Type of the states.
+    pub state: Float,
+}
+
+/// Attention: q, k, v, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// Query rows.
+    pub rows: Rows,
+    /// Query heads.
+    pub n_heads: u32,
+    /// Key and value heads.
+    pub n_kv_heads: u32,
+    /// Width of a head.
+    pub head_dim: u32,
+    /// Multiplies the dot products.
+    pub scale: f32,
+    /// Soft cap of the scores.
+    pub soft_cap: Option<f32>,
+    /// Rows that a query sees, itself included.
+    pub window: Option<u32>,
+    /// Whether rows see only their past.
+    pub causal: bool,
+    /// Rows of k and v.
+    pub kv_rows: u32,
+    /// Where q lies.
+    pub q: Columns,
+    /// Where k lies.
+    pub k: Columns,
+    /// Where v lies.
+    pub v: Columns,
+    /// Type of k and v.
+    pub kv: Float,
+}
+
+/// Image rows between embeddings: x, image rows, index, weight, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlayRows {
+    /// Rows.
+    pub rows: Rows,
+    /// Columns.
+    pub columns: u32,
+    /// Rows of the image state.
+    pub image_rows: u32,
+}
+
+/// Rows into a state: x, state. Rows beyond the state are dropped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteRows {
+    /// Rows of x.
+    pub rows: Rows,
+    /// Columns.
+    pub columns: u32,
+    /// Rows of the state.
+    pub state_rows: u32,
+    /// Which number of the call says where.
+    pub start: Scalar,
+    /// Multiplies it.
+    pub stride: u32,
+    /// Added to it.
+    pub offset: u32,
+    /// Type of the state.
+    pub state: Float,
+}
+
+/// Windows of a picture as rows: pixels, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patchify {
+    /// Channels.
+    pub channels: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub patch: u32,
+}
+
+/// One elementwise operation: a, b if binary, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elementwise {
+    /// Which one.
+    pub function: Function,
+    /// Rows of the result.
+    pub rows: Rows,
+    /// Columns of the result.
+    pub columns: u32,
+}
+
+/// An elementwise operation; `Add` and `Mul` say whether b is one row.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Function {
+    /// a + b.
+    Add(bool),
+    /// a * b.
+    Mul(bool),
+    /// a + value.
+    AddScalar(f32),
+    /// a * factor.
+    Scale(f32),
+    /// f(a).
+    Activate(Activation),
+    /// cap * tanh(a / cap).
+    SoftCap(f32),
+    /// f(a\[2i\]) * a\[2i + 1\].
+    Glu(Activation),
+}
+
+/// Rotation of whole rows: x, inverse frequencies, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rope {
+    /// Rows.
+    pub rows: Rows,
+    /// Heads in a row.
+    pub n_heads: u32,
+    /// Width of a head.
+    pub head_dim: u32,
+    /// Multiplies cos and sin.
+    pub magnitude: f32,
+}
+
+/// Rows of a view, or its last row: x, y.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyRows {
+    /// Rows of x.
+    pub rows: Rows,
+    /// Where x lies.
+    pub x: Columns,
+    /// Columns copied.
+    pub columns: u32,
+    /// The last row alone.
+    pub last: bool,
+}
+
+/// A native kernel with its constants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant is the struct of its name")]
+pub enum NativeKernel {
+    #[serde(rename = "matmul")]
+    MatMul(MatMul),
+    Embed(Embed),
+    Norm(Norm),
+    RopeWriteKv(RopeWriteKv),
+    Attention(Attention),
+    OverlayRows(OverlayRows),
+    WriteRows(WriteRows),
+    Patchify(Patchify),
+    Elementwise(Elementwise),
+    Rope(Rope),
+    CopyRows(CopyRows),
+}
+
+impl NativeKernel {
+    /// What a plan holds.
+    pub fn to_code(&self) -> Code {
+        let value = serde_json::to_value(self).expect("a struct of numbers is JSON");
+        let serde_json::Value::Object(variant) = value else { unreachable!("an enum's variant is an object") };
+        let (name, constants) = variant.into_iter().next().expect("with the variant's name as its only key");
+        let serde_json::Value::Object(constants) = constants else { unreachable!("a struct is an object") };
+        Code::Native { name, constants: constants.into_iter().collect() }
+    }
+
+    /// Reads what a plan holds.
+    ///
+    /// # Errors
+    /// A name or constant that this version does not know, one that is missing or of another type, as text.
+    pub fn from_code(name: &str, constants: &BTreeMap<String, serde_json::Value>) -> Result<Self, String> {
+        let constants: serde_json::Map<_, _> = constants.clone().into_iter().collect();
+        let variant: serde_json::Map<_, _> = [(name.to_owned(), constants.into())].into_iter().collect();
+        serde_json::from_value(variant.into()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matmul() -> NativeKernel {
+        let storage = Storage::Grouped { bits: 4, group: 32, scale: Float::F16 };
+        NativeKernel::MatMul(MatMul {
+            matrix: Matrix { layout: Layout::Rows16, storage, n: 33, k: 100 },
+            rows: None,
+            rms_norm: Some(1e-6),
+            bias: false,
+            activation: Some(Activation::Silu),
+            gated: true,
+            soft_cap: None,
+            residual: false,
+            out_columns: 16,
+            out_offset: 0,
+        })
+    }
+
+    #[test]
+    fn constants_survive_the_plan() {
+        let Code::Native { name, mut constants } = matmul().to_code() else { panic!() };
+        let text = serde_json::to_string(&constants).unwrap();
+        assert_eq!(NativeKernel::from_code(&name, &serde_json::from_str(&text).unwrap()), Ok(matmul()));
+        assert!(NativeKernel::from_code("abacus", &constants).unwrap_err().contains("unknown variant `abacus`"));
+        constants.get_mut("matrix").unwrap()["layout"] = "rows32".into();
+        let error = NativeKernel::from_code(&name, &constants).unwrap_err();
+        assert!(error.contains("unknown variant `rows32`, expected `rows16`"), "{error}");
+    }
+
+    #[test]
+    fn sizes_are_padded_and_checked() {
+        let grouped = |bits, group| Storage::Grouped { bits, group, scale: Float::F16 };
+        assert_eq!(grouped(4, 32).bytes(33, 100), Some(vec![48 * 16 * 4, 48 * 4 * 2]));
+        assert_eq!(grouped(3, 40).bytes(16, 41), Some(vec![16 * 8 * 4, 16 * 2 * 2]));
+        assert_eq!(Storage::Plain(Float::F16).bytes(1, 3), Some(vec![96]));
+        for (bits, group) in [(5, 32), (4, 30), (4, 0), (3, 30)] {
+            assert_eq!(grouped(bits, group).bytes(16, 64), None);
+        }
+    }
+
+    /// Every code is where the description says.
+    #[test]
+    fn three_bit_codes_are_arranged() {
+        for i in 0..CODES_3BIT {
+            for value in [1_u32, 2, 4, 7] {
+                let mut words = [0; 4];
+                words[i / 10] = value << (3 * (i % 10));
+                let out = arrange_3bit(words);
+                let byte = |w: usize, b: usize| out[w] >> (8 * b) & 0xff;
+                for (quadruple, codes) in ORDER_3BIT.iter().enumerate() {
+                    for (b, &code) in codes.iter().enumerate() {
+                        let found = match quadruple {
+                            8 => byte(0, b) >> 6 | (byte(1, b) >> 6 & 1) << 2,
+                            9 => byte(2, b) >> 6 | (byte(1, b) >> 7) << 2,
+                            q if q % 2 == 0 => byte(q / 2, b) & 7,
+                            q => byte(q / 2, b) >> 3 & 7,
+                        };
+                        assert_eq!(found, if code == i { value } else { 0 }, "code {i} at {quadruple}, {b}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Products of quantized rows with 16 rows of a grouped matrix: the loops that everything else waits for.
+
+use super::super::lanes::Lanes;
+use super::quantize::Record;
+
+/// 16 rows of a matrix.
+#[derive(Clone, Copy)]
+pub struct Block {
+    /// Code words `[words, 16]`.
+    pub codes: *const u32,
+    /// Scales `[groups, 16]`.
+    pub scales: *const u8,
+    /// Whether scales are f16, or f32.
+    pub half_scales: bool,
+    /// Words of a group.
+    pub words: usize,
+}
+
+/// Bytes ahead of the reading that are asked for: far enough for memory, near enough to stay in the first cache.
+const AHEAD: usize = 2048;
+
+/// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary.
+///
+/// For each group, 32-bit sums of codes times q begin at `-zero * Σ q`; as f32 they are multiplied with both scales and
+/// added, group by group in order. How many rows are done at once changes nothing for any of them.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; block and records are as large as `record` says.
+#[inline(always)]
+pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
+    block: Block,
+    record: Record,
+    x: [*const u8; R],
+) -> [L::F; R] {
+    // SAFETY: every access is within block and records, by the caller's promise; prefetches may be beyond.
+    unsafe {
+        let words = if WORDS > 0 { WORDS } else { block.words };
+        let mut out = [L::splat(0.0); R];
+        let mut codes = block.codes;
+        let mut at = 0;
+        for g in 0..record.groups {
+            let mut sums = [L::splat_word(0); R];
+            for r in 0..R {
+                sums[r] = L::splat_word(x[r].add(record.sums).cast::<i32>().add(g).read());
+            }
+            match BITS {
+                3 => {
+                    for _ in 0..words / 4 {
+                        sums = four_words::<L, R>(codes, x, at, sums);
+                        codes = codes.add(64);
+                        at += 40;
+                    }
+                }
+                4 => {
+                    let mask = L::splat_word(0x0f0f_0f0f);
+                    for _ in 0..words {
+                        let word = L::load_words(codes);
+                        L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
+                        let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
+                        for r in 0..R {
+                            sums[r] = L::dot4::<true>(sums[r], low, four(x[r], at));
+                            sums[r] = L::dot4::<true>(sums[r], high, four(x[r], at + 4));
+                        }
+                        codes = codes.add(16);
+                        at += 8;
+                    }
+                }
+                _ => {
+                    for _ in 0..words {
+                        let word = L::load_words(codes);
+                        L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
+                        for r in 0..R {
+                            sums[r] = L::dot4::<false>(sums[r], word, four(x[r], at));
+                        }
+                        codes = codes.add(16);
+                        at += 4;
+                    }
+                }
+            }
+            let scale = match block.half_scales {
+                true => L::load_f16(block.scales.cast::<u16>().add(16 * g)),
+                false => L::load(block.scales.cast::<f32>().add(16 * g)),
+            };
+            for r in 0..R {
+                let x_scale = x[r].add(record.scales).cast::<f32>().add(g).read();
+                out[r] = L::fma(L::mul(scale, L::splat(x_scale)), L::to_f32(sums[r]), out[r]);
+            }
+        }
+        out
+    }
+}
+
+#[inline(always)]
+unsafe fn four(x: *const u8, at: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    unsafe { x.add(at).cast::<i32>().read_unaligned() }
+}
+
+/// Forty 3-bit codes in four words, as `rows16` arranges them.
+#[inline(always)]
+unsafe fn four_words<L: Lanes, const R: usize>(
+    codes: *const u32,
+    x: [*const u8; R],
+    at: usize,
+    mut sums: [L::W; R],
+) -> [L::W; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let seven = L::splat_word(0x0707_0707);
+        let mut words = [L::splat_word(0); 4];
+        for w in 0..4 {
+            words[w] = L::load_words(codes.add(16 * w));
+            L::prefetch(codes.cast::<u8>().wrapping_add(64 * w + AHEAD));
+            let (low, middle) = (L::and(words[w], seven), L::and(L::shift_right::<3>(words[w]), seven));
+            for r in 0..R {
+                sums[r] = L::dot4::<true>(sums[r], low, four(x[r], at + 8 * w));
+                sums[r] = L::dot4::<true>(sums[r], middle, four(x[r], at + 8 * w + 4));
+            }
+        }
+        let (three, bit) = (L::splat_word(0x0303_0303), L::splat_word(0x0404_0404));
+        let upper = words[1];
+        let a = L::or(L::and(L::shift_right::<6>(words[0]), three), L::and(L::shift_right::<4>(upper), bit));
+        let b = L::or(L::and(L::shift_right::<6>(words[2]), three), L::and(L::shift_right::<5>(upper), bit));
+        for r in 0..R {
+            sums[r] = L::dot4::<true>(sums[r], a, four(x[r], at + 32));
+            sums[r] = L::dot4::<true>(sums[r], b, four(x[r], at + 36));
+        }
+        sums
+    }
+}

@@ -1,0 +1,324 @@
+//! Matrix products: activations are prepared row by row, then 16 rows of the matrix at a time are multiplied.
+//!
+//! A share of the second phase is some blocks of 16 rows. For it, tiles of rows of activations are gone through, and for
+//! each tile all its blocks, so that tile and blocks stay in the second cache.
+
+use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage};
+
+use super::super::lanes::{LANES, Lanes, math};
+use super::quantize::{self, Record};
+use super::{Run, borrow, give_back, grouped, norm, plain};
+
+/// Bytes of weights that a share goes through again for each tile of activations.
+const SHARE_BYTES: usize = 512 << 10;
+
+/// Bindings by role; optional ones are 0 where they are absent.
+struct Bound {
+    scales: usize,
+    norm: usize,
+    bias: usize,
+    residual: usize,
+    y: usize,
+}
+
+fn bindings(spec: &MatMul) -> Bound {
+    let mut next = 1;
+    let mut optional = |there: bool| {
+        next += usize::from(there);
+        if there { next } else { 0 }
+    };
+    let scales = optional(matches!(spec.matrix.storage, Storage::Grouped { .. }));
+    let norm = optional(spec.rms_norm.is_some());
+    let bias = optional(spec.bias);
+    let residual = optional(spec.residual);
+    Bound { scales, norm, bias, residual, y: optional(true) }
+}
+
+/// The kernel.
+///
+/// # Safety
+/// See the module above.
+#[inline(always)]
+pub unsafe fn run<L: Lanes>(spec: &MatMul, run: &Run<'_>) {
+    let bound = bindings(spec);
+    let (rows, k) = (run.rows(spec.rows), spec.matrix.k as usize);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match spec.matrix.storage {
+            Storage::Grouped { bits, group, scale } => {
+                let record = Record::new(spec.matrix.k, group);
+                prepare::<L>(spec, &bound, run, rows, record.groups * record.group, Some((record, bits)));
+                let words = (group / (32 / bits)) as usize;
+                let block = grouped::Block {
+                    codes: run.pointer::<u32>(1),
+                    scales: run.pointer::<u8>(bound.scales),
+                    half_scales: scale == Float::F16,
+                    words,
+                };
+                match (bits, words) {
+                    (3, 4) => grouped_blocks::<L, 3, 4>(spec, &bound, run, rows, record, block),
+                    (3, _) => grouped_blocks::<L, 3, 0>(spec, &bound, run, rows, record, block),
+                    (4, 4) => grouped_blocks::<L, 4, 4>(spec, &bound, run, rows, record, block),
+                    (4, _) => grouped_blocks::<L, 4, 0>(spec, &bound, run, rows, record, block),
+                    (8, 8) => grouped_blocks::<L, 8, 8>(spec, &bound, run, rows, record, block),
+                    _ => grouped_blocks::<L, 8, 0>(spec, &bound, run, rows, record, block),
+                }
+            }
+            Storage::Plain(float) => {
+                let x = match spec.rms_norm {
+                    Some(_) => {
+                        prepare::<L>(spec, &bound, run, rows, k, None);
+                        run.scratch.cells::<f32>().as_ptr() as *const f32
+                    }
+                    None => run.pointer::<f32>(0).cast_const(),
+                };
+                match float {
+                    Float::F16 => plain_blocks::<L, true>(spec, &bound, run, rows, x),
+                    Float::F32 => plain_blocks::<L, false>(spec, &bound, run, rows, x),
+                }
+            }
+        }
+    }
+}
+
+/// First phase: rows are normalised if asked, then quantized where `record` says how, else kept as f32.
+#[inline(always)]
+unsafe fn prepare<L: Lanes>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    padded: usize,
+    record: Option<(Record, u32)>,
+) {
+    let k = spec.matrix.k as usize;
+    let x = run.read::<f32>(0);
+    let scratch = run.scratch;
+    let mut row = borrow(padded + LANES);
+    loop {
+        let t = run.member.take();
+        if t >= rows {
+            break;
+        }
+        row[..k].copy_from_slice(&x[t * k..][..k]);
+        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `scratch_bytes`.
+        unsafe {
+            if let Some(eps) = spec.rms_norm {
+                norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);
+            }
+            match record {
+                Some((record, bits)) => {
+                    let to = scratch.cells::<u8>().as_ptr() as *mut u8;
+                    quantize::quantize::<L>(record, bits, &row, to.add(t * record.bytes));
+                }
+                None => {
+                    let to = scratch.cells::<f32>().as_ptr() as *mut f32;
+                    to.add(t * k).copy_from_nonoverlapping(row.as_ptr(), k);
+                }
+            }
+        }
+    }
+    give_back(row);
+    run.member.barrier();
+}
+
+/// Blocks of a share, where one has `bytes` bytes.
+fn share_blocks(blocks: usize, members: usize, bytes: usize) -> usize {
+    (SHARE_BYTES / bytes.max(1)).min(blocks.div_ceil(members * 4)).max(1)
+}
+
+#[inline(always)]
+unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    record: Record,
+    all: grouped::Block,
+) {
+    // SAFETY: blocks and records are within their bindings and the scratch memory.
+    unsafe {
+        let x = run.scratch.cells::<u8>().as_ptr() as *const u8;
+        let block = |index: usize| grouped::Block {
+            codes: all.codes.add(index * record.groups * all.words * LANES),
+            scales: all.scales.add(index * record.groups * LANES * if all.half_scales { 2 } else { 4 }),
+            ..all
+        };
+        let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
+        let share = share_blocks(blocks, run.member.members(), record.groups * all.words * 64);
+        loop {
+            let first = run.member.take() * share;
+            if first >= blocks {
+                return;
+            }
+            let last = blocks.min(first + share);
+            if rows == 1 {
+                for index in first..last {
+                    let sums = grouped::tile::<L, BITS, WORDS, 1>(block(index), record, [x]);
+                    finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
+                }
+            } else if L::ROWS == 8 {
+                grouped_rows::<L, BITS, WORDS, 8>(spec, bound, run, rows, record, first..last, block, x);
+            } else {
+                grouped_rows::<L, BITS, WORDS, 2>(spec, bound, run, rows, record, first..last, block, x);
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the body of one loop, once for each number of rows")]
+#[inline(always)]
+unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    record: Record,
+    blocks: std::ops::Range<usize>,
+    block: impl Fn(usize) -> grouped::Block,
+    x: *const u8,
+) {
+    for t in (0..rows).step_by(R) {
+        let mut from = [x; R];
+        for (r, from) in from.iter_mut().enumerate() {
+            // The last tile is filled with its last row, whose further results are dropped.
+            *from = x.wrapping_add((t + r).min(rows - 1) * record.bytes);
+        }
+        for index in blocks.clone() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let sums = grouped::tile::<L, BITS, WORDS, R>(block(index), record, from);
+                finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn plain_blocks<L: Lanes, const HALF: bool>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    x: *const f32,
+) {
+    let k = spec.matrix.k as usize;
+    let block_bytes = k * LANES * if HALF { 2 } else { 4 };
+    let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
+    let share = share_blocks(blocks, run.member.members(), block_bytes);
+    let values = run.pointer::<u8>(1).cast_const();
+    loop {
+        let first = run.member.take() * share;
+        if first >= blocks {
+            return;
+        }
+        let last = blocks.min(first + share);
+        // SAFETY: blocks and rows are within their bindings.
+        unsafe {
+            if rows == 1 {
+                for index in first..last {
+                    let sums = plain::tile::<L, HALF, 1>(values.add(index * block_bytes), k, [x]);
+                    finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
+                }
+                continue;
+            }
+            for t in (0..rows).step_by(8) {
+                let mut from = [x; 8];
+                for (r, from) in from.iter_mut().enumerate() {
+                    *from = x.add((t + r).min(rows - 1) * k);
+                }
+                for index in first..last {
+                    let block = values.add(index * block_bytes);
+                    if L::ROWS == 8 {
+                        let sums = plain::tile::<L, HALF, 8>(block, k, from);
+                        finish::<L, 8>(spec, bound, run, sums, index, t, 8.min(rows - t));
+                        continue;
+                    }
+                    for half in (0..8.min(rows - t)).step_by(4) {
+                        let from = [from[half], from[half + 1], from[half + 2], from[half + 3]];
+                        let sums = plain::tile::<L, HALF, 4>(block, k, from);
+                        finish::<L, 4>(spec, bound, run, sums, index, t + half, 4.min(rows - t - half));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Bias, activation, soft cap, residual: what is done with the sums of 16 rows for rows `t .. t + rows` of x.
+#[inline(always)]
+unsafe fn finish<L: Lanes, const R: usize>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    mut sums: [L::F; R],
+    block: usize,
+    t: usize,
+    rows: usize,
+) {
+    let n = spec.matrix.n as usize;
+    let there = (n - block * BLOCK_ROWS).min(BLOCK_ROWS);
+    // SAFETY: elements of y and of the residual that are touched belong to this block and these rows alone.
+    unsafe {
+        if spec.bias {
+            let mut bias = [0.0; LANES];
+            bias[..there].copy_from_slice(&run.read::<f32>(bound.bias)[block * BLOCK_ROWS..][..there]);
+            for sums in &mut sums {
+                *sums = L::add(*sums, L::load(bias.as_ptr()));
+            }
+        }
+        match (spec.activation, spec.gated) {
+            (Some(activation), true) => {
+                // Gates and ups of one row fill half of the lanes: two rows are done at once.
+                for r in (0..rows).step_by(2) {
+                    let (gate, up) = L::deinterleave(sums[r], sums[if r + 1 < R { r + 1 } else { r }]);
+                    let value = capped::<L>(spec, L::mul(math::activate::<L>(activation, gate), up));
+                    let mut out = [0.0; LANES];
+                    L::store(out.as_mut_ptr(), value);
+                    let column = block * (BLOCK_ROWS / 2);
+                    for (r, out) in (r..rows).zip(out.chunks_exact(BLOCK_ROWS / 2)) {
+                        put(spec, bound, run, t + r, column, &out[..there / 2]);
+                    }
+                }
+            }
+            (activation, _) => {
+                for (r, &sums) in sums.iter().enumerate().take(rows) {
+                    let value = match activation {
+                        Some(activation) => math::activate::<L>(activation, sums),
+                        None => sums,
+                    };
+                    let mut out = [0.0; LANES];
+                    L::store(out.as_mut_ptr(), capped::<L>(spec, value));
+                    put(spec, bound, run, t + r, block * BLOCK_ROWS, &out[..there]);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn capped<L: Lanes>(spec: &MatMul, value: L::F) -> L::F {
+    match spec.soft_cap {
+        // SAFETY: the caller's promise.
+        Some(cap) => unsafe { math::soft_cap::<L>(value, cap) },
+        None => value,
+    }
+}
+
+/// Adds the residual and writes columns `column ..` of this part into row `t` of y.
+#[inline(always)]
+unsafe fn put(spec: &MatMul, bound: &Bound, run: &Run<'_>, t: usize, column: usize, values: &[f32]) {
+    let at = t * spec.out_columns as usize + spec.out_offset as usize + column;
+    // SAFETY: within y and the residual, which have `out_columns` columns.
+    unsafe {
+        let y = run.pointer::<f32>(bound.y).add(at);
+        if spec.residual {
+            let residual = run.pointer::<f32>(bound.residual).add(at);
+            for (i, value) in values.iter().enumerate() {
+                y.add(i).write(value + residual.add(i).read());
+            }
+        } else {
+            y.copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+    }
+}

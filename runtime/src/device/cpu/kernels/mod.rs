@@ -1,0 +1,110 @@
+//! Native kernels: each is one function, generic over lanes, that all members of a team call for a step.
+//!
+//! A kernel takes shares of its work from the team until none is left. Which member computes a share makes no difference:
+//! each element of a result is computed by one share, in an order that depends on neither the team nor the share's size.
+//! All functions here are unsafe for one reason: the step's views must be as `needs` asks, which
+//! [`Program`](super::Program) checks when it binds the step, and the processor must have the instruction set.
+
+mod attention;
+mod elementwise;
+mod grouped;
+mod matmul;
+mod needs;
+mod norm;
+mod plain;
+mod quantize;
+mod rope;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+
+use dwindle_bundle::Call;
+use dwindle_bundle::native::NativeKernel;
+
+use super::lanes::Lanes;
+use super::lanes::isa::Work;
+use super::memory::View;
+use super::pool::Member;
+
+pub use needs::{Need, check_call, needs, scratch_bytes};
+
+/// A kernel and what it is bound to.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The kernel.
+    pub kernel: NativeKernel,
+    /// Its bindings, as [`needs`] asks.
+    pub views: Vec<View>,
+}
+
+/// One step of a call, as one member does it.
+pub struct Run<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// The call's numbers, as [`check_call`] accepts them.
+    pub call: Call,
+    /// The member.
+    pub member: &'a Member<'a>,
+    /// Memory of at least [`scratch_bytes`] that all members share.
+    pub scratch: View,
+}
+
+thread_local! {
+    /// Memory of this thread that kernels reuse from share to share.
+    static LOCAL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Zeroed memory of this thread; give it back with [`give_back`].
+fn borrow(values: usize) -> Vec<f32> {
+    let mut local = LOCAL.take();
+    local.clear();
+    local.resize(values, 0.0);
+    local
+}
+
+fn give_back(local: Vec<f32>) {
+    LOCAL.set(local);
+}
+
+impl Run<'_> {
+    fn rows(&self, rows: Option<u32>) -> usize {
+        rows.unwrap_or(self.call.rows) as usize
+    }
+
+    /// The elements of a binding that the step does not write.
+    fn read<T: bytemuck::Pod>(&self, binding: usize) -> &[T] {
+        // SAFETY: `needs` says which bindings are only read, and `Program` refuses others that overlap them.
+        unsafe { self.step.views[binding].slice() }
+    }
+
+    /// The first element of a binding that may be written, or overlap one that is.
+    fn pointer<T: bytemuck::Pod>(&self, binding: usize) -> *mut T {
+        // SAFETY: the buffer is alive during the call; what is done with the pointer is the kernels' business.
+        unsafe { self.step.views[binding].cells::<T>() }.as_ptr() as *mut T
+    }
+}
+
+impl Work for Run<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self) {
+        // SAFETY: the caller has the instruction set; `Program` checked the views.
+        unsafe {
+            match &self.step.kernel {
+                NativeKernel::MatMul(spec) => matmul::run::<L>(spec, self),
+                NativeKernel::Embed(spec) => rows::embed(spec, self),
+                NativeKernel::Norm(spec) => norm::run::<L>(spec, self),
+                NativeKernel::RopeWriteKv(spec) => rope::rope_write_kv::<L>(spec, self),
+                NativeKernel::Attention(spec) => attention::run::<L>(spec, self),
+                NativeKernel::OverlayRows(spec) => rows::overlay(spec, self),
+                NativeKernel::WriteRows(spec) => rows::write::<L>(spec, self),
+                NativeKernel::Patchify(spec) => rows::patchify(spec, self),
+                NativeKernel::Elementwise(spec) => elementwise::run::<L>(spec, self),
+                NativeKernel::Rope(spec) => rope::rope(spec, self),
+                NativeKernel::CopyRows(spec) => rows::copy(spec, self),
+            }
+        }
+    }
+}

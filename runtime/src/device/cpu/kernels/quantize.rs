@@ -1,0 +1,116 @@
+//! Activations as 8-bit integers, one scale for each group of the matrix they are multiplied with.
+//!
+//! For the values x of a group: `scale = max |x| / 127`, `q = round(x / scale)`. The error of one value is at most half a
+//! scale, 0.4 % of the group's greatest; errors are independent, so a product of k values loses about `0.23 % / √k` of its
+//! terms' magnitudes. Products of codes and q are exact in 32 bits.
+//!
+//! A [`Record`] holds a row: codes in the order in which kernels read them, for each group
+//! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing), and scales.
+
+use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
+
+use super::super::lanes::{LANES, Lanes};
+
+/// Where the parts of a quantized row are, in bytes from its beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// Groups of the row.
+    pub groups: usize,
+    /// Values of a group.
+    pub group: usize,
+    /// `-zero * Σ q`, i32, one for each group.
+    pub sums: usize,
+    /// f32, one for each group.
+    pub scales: usize,
+    /// From one row to the next.
+    pub bytes: usize,
+}
+
+impl Record {
+    /// For rows of `k` values in groups of `group`, at least 1 each.
+    pub fn new(k: u32, group: u32) -> Record {
+        let groups = k.div_ceil(group) as usize;
+        let sums = (groups * group as usize).next_multiple_of(64);
+        let scales = sums + groups * 4;
+        Record { groups, group: group as usize, sums, scales, bytes: (scales + groups * 4).next_multiple_of(64) }
+    }
+}
+
+/// Quantizes a row into a record for codes of `bits` bits. `x` has the row, then zeros up to whole groups and [`LANES`] more.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; `to` has the record's bytes.
+#[inline(always)]
+pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, x: &[f32], to: *mut u8) {
+    let zero = (1 << (bits - 1)) - 1;
+    let group = record.group;
+    assert!(x.len() >= record.groups * group + LANES, "a row is padded");
+    let mut codes = [0_i8; MAX_UNIT + LANES];
+    // Groups are converted in pieces of whole units that fit the array.
+    let unit = if bits == 3 { CODES_3BIT } else { 8 };
+    let piece = MAX_UNIT / unit * unit;
+    for g in 0..record.groups {
+        let values = &x[g * group..][..group];
+        // SAFETY: lengths as asserted; a vector read may go up to 16 values beyond the group, into the row's padding.
+        unsafe {
+            let mut greatest = L::splat(0.0);
+            for chunk in values.chunks_exact(LANES) {
+                greatest = L::max(greatest, L::abs(L::load(chunk.as_ptr())));
+            }
+            let mut lanes = [0.0_f32; LANES];
+            L::store(lanes.as_mut_ptr(), greatest);
+            let rest = values.chunks_exact(LANES).remainder();
+            let greatest = lanes.iter().chain(rest).fold(0.0_f32, |most, x| most.max(x.abs()));
+            // Values so small that their scale's inverse is infinite are 0.
+            let inverse = if greatest > 1e-30 { 127.0 / greatest } else { 0.0 };
+            let mut sum = 0;
+            for first in (0..group).step_by(piece) {
+                let length = piece.min(group - first);
+                for i in (0..length).step_by(LANES) {
+                    let x = L::load(x.as_ptr().add(g * group + first + i));
+                    L::store_bytes(codes.as_mut_ptr().add(i), L::round(L::mul(x, L::splat(inverse))));
+                }
+                sum += codes[..length].iter().map(|&q| i32::from(q)).sum::<i32>();
+                arrange(bits, &codes[..length], to.add(g * group + first));
+            }
+            to.add(record.sums).cast::<i32>().add(g).write(-zero * sum);
+            to.add(record.scales).cast::<f32>().add(g).write(greatest / 127.0);
+        }
+    }
+}
+
+/// Values converted at a time.
+const MAX_UNIT: usize = 160;
+
+/// Writes codes in the order of `rows16`.
+#[inline(always)]
+unsafe fn arrange(bits: u32, codes: &[i8], to: *mut u8) {
+    // SAFETY: the caller has as many bytes as codes; each code is written once, within them.
+    unsafe {
+        match bits {
+            3 => {
+                for (unit, codes) in codes.chunks_exact(CODES_3BIT).enumerate() {
+                    for (i, &code) in ORDER_3BIT.as_flattened().iter().enumerate() {
+                        to.add(unit * CODES_3BIT + i).write(codes[code] as u8);
+                    }
+                }
+            }
+            4 => {
+                for (unit, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
+                    let all = u64::from_le_bytes(codes.map(|code| code as u8));
+                    let evens = squeeze(all) | squeeze(all >> 8) << 32;
+                    to.add(8 * unit).cast::<u64>().write_unaligned(evens.to_le());
+                }
+            }
+            _ => to.copy_from_nonoverlapping(codes.as_ptr().cast(), codes.len()),
+        }
+    }
+}
+
+/// The even bytes, side by side.
+#[inline(always)]
+fn squeeze(x: u64) -> u64 {
+    let x = x & 0x00ff_00ff_00ff_00ff;
+    let x = (x | x >> 8) & 0x0000_ffff_0000_ffff;
+    (x | x >> 16) & 0xffff_ffff
+}

@@ -1,0 +1,607 @@
+//! Every kernel × format × odd shape × instruction set × team against plain loops in f64.
+
+use dwindle_bundle::native::*;
+use half::f16;
+
+use super::super::lanes::isa::InstructionSet;
+use super::super::memory::Memory;
+use super::super::pool::Pool;
+use super::*;
+
+/// Reproducible numbers in -1 .. 1 (a linear congruential generator, Knuth's MMIX constants).
+struct Random(u64);
+
+impl Random {
+    fn word(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    fn float(&mut self) -> f32 {
+        self.word() as f32 / (1_u64 << 31) as f32 - 1.0
+    }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+/// A matrix in `rows16` and what it means.
+struct Stored {
+    matrix: Matrix,
+    bindings: Vec<Vec<u8>>,
+    values: Vec<f32>,
+}
+
+fn bytes_of<T: bytemuck::Pod>(values: &[T]) -> Vec<u8> {
+    bytemuck::cast_slice(values).to_vec()
+}
+
+/// Elements `[n, c]` as `rows16` lays them out.
+fn rows16<T: Copy + Default>(elements: &[T], c: usize) -> Vec<T> {
+    let n = elements.len() / c;
+    let mut out = vec![T::default(); n.next_multiple_of(16) * c];
+    for row in 0..n {
+        for column in 0..c {
+            out[(row / 16 * c + column) * 16 + row % 16] = elements[row * c + column];
+        }
+    }
+    out
+}
+
+fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
+    let matrix = Matrix { layout: Layout::Rows16, storage, n: n as u32, k: k as u32 };
+    let half = |x: f32| f16::from_f32(x);
+    match storage {
+        Storage::Plain(Float::F32) => {
+            let values = random.floats(n * k);
+            Stored { matrix, bindings: vec![bytes_of(&rows16(&values, k))], values }
+        }
+        Storage::Plain(Float::F16) => {
+            let halves: Vec<f16> = random.floats(n * k).into_iter().map(half).collect();
+            let values = halves.iter().map(|x| x.to_f32()).collect();
+            let bits: Vec<u16> = rows16(&halves, k).into_iter().map(f16::to_bits).collect();
+            Stored { matrix, bindings: vec![bytes_of(&bits)], values }
+        }
+        Storage::Grouped { bits, group, scale } => {
+            let (group, per_word) = (group as usize, (32 / bits) as usize);
+            let (groups, zero) = (k.div_ceil(group), (1 << (bits - 1)) - 1);
+            let codes: Vec<u32> = (0..n * groups * group).map(|_| random.word() & ((1 << bits) - 1)).collect();
+            let scales: Vec<f16> = random.floats(n * groups).into_iter().map(half).collect();
+            let mut values = Vec::with_capacity(n * k);
+            for row in 0..n {
+                for column in 0..k {
+                    let code = codes[row * groups * group + column] as i32 - zero;
+                    values.push(code as f32 * scales[row * groups + column / group].to_f32());
+                }
+            }
+            let mut words: Vec<u32> = codes
+                .chunks(per_word)
+                .map(|codes| codes.iter().enumerate().fold(0, |word, (i, code)| word | code << (bits as usize * i)))
+                .collect();
+            if bits == 3 {
+                words.as_chunks_mut::<4>().0.iter_mut().for_each(|words| *words = arrange_3bit(*words));
+            }
+            let words = rows16(&words, groups * group / per_word);
+            let scales = rows16(&scales, groups);
+            let scales = match scale {
+                Float::F16 => bytes_of(&scales.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+                Float::F32 => bytes_of(&scales.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
+            };
+            Stored { matrix, bindings: vec![bytes_of(&words), scales], values }
+        }
+    }
+}
+
+fn formats() -> Vec<Storage> {
+    let grouped = |bits, group, scale| Storage::Grouped { bits, group, scale };
+    vec![
+        Storage::Plain(Float::F32),
+        Storage::Plain(Float::F16),
+        grouped(3, 40, Float::F16),
+        grouped(3, 80, Float::F32),
+        grouped(4, 32, Float::F16),
+        grouped(4, 32, Float::F32),
+        grouped(4, 8, Float::F16),
+        grouped(4, 256, Float::F16),
+        grouped(8, 32, Float::F16),
+        grouped(8, 4, Float::F32),
+    ]
+}
+
+/// Runs one step on every instruction set with one and three members; all teams must agree to the bit. Gives the last binding, or
+/// those named, for each instruction set.
+#[track_caller]
+fn run(kernel: &NativeKernel, call: Call, bindings: &[Vec<u8>], results: &[usize]) -> Vec<Vec<Vec<u8>>> {
+    let needs = needs(kernel, call.rows).unwrap();
+    assert_eq!(needs.len(), bindings.len());
+    let pools = [Pool::new(1), Pool::new(3)];
+    let mut all = Vec::new();
+    for set in InstructionSet::ALL.into_iter().filter(|set| set.is_available()) {
+        let mut first: Option<Vec<Vec<u8>>> = None;
+        for pool in &pools {
+            let memories: Vec<Memory> = bindings.iter().map(|b| Memory::zeroed(b.len()).unwrap()).collect();
+            let views: Vec<View> =
+                memories.iter().zip(bindings).map(|(m, b)| m.view(0, b.len() as u64).unwrap()).collect();
+            for ((view, bytes), need) in views.iter().zip(bindings).zip(&needs) {
+                assert!(view.len() as u64 >= need.bytes, "{} of {}", view.len(), need.bytes);
+                view.write(bytes);
+            }
+            let lengths: Vec<usize> = views.iter().map(View::len).collect();
+            check_call(kernel, call, &lengths).unwrap();
+            let scratch_memory = Memory::zeroed(scratch_bytes(kernel, call.rows) as usize).unwrap();
+            let step = Step { kernel: kernel.clone(), views };
+            let scratch = scratch_memory.whole();
+            pool.run(&|member| {
+                set.run(&Run { step: &step, call, member, scratch });
+                member.barrier();
+            })
+            .unwrap();
+            let mut out = Vec::new();
+            for &index in results {
+                let mut bytes = Vec::new();
+                step.views[index].read_into(&mut bytes);
+                out.push(bytes);
+            }
+            match &first {
+                Some(first) => assert_eq!(first, &out, "{set}: teams of different sizes disagree"),
+                None => first = Some(out),
+            }
+        }
+        all.extend(first);
+    }
+    all
+}
+
+fn call(rows: usize, position: usize) -> Call {
+    Call { rows: rows as u32, position: position as u32, tile: 0 }
+}
+
+#[track_caller]
+fn close(found: &[u8], expected: &[f32], tolerance: f32, what: &str) {
+    let found: Vec<f32> = bytemuck::pod_collect_to_vec(found);
+    assert!(found.len() >= expected.len(), "{what}");
+    for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance, "{what}: element {i} is {found}, not {expected} ± {tolerance}");
+    }
+}
+
+fn activated(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::Silu => x * sigmoid(x),
+        Activation::QuickGelu => x * sigmoid(1.702 * x),
+        Activation::GeluTanh => x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))),
+        Activation::Gelu => {
+            // Φ by Simpson's rule, which needs nothing that the kernel uses.
+            let steps = 2000;
+            let h = x / steps as f64;
+            let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let weight = |i: usize| if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i as u32 % 2)) };
+            let sum: f64 = (0..=steps).map(|i| weight(i) * density(i as f64 * h)).sum();
+            x * (0.5 + sum * h / 3.0)
+        }
+    }
+}
+
+/// What a product should be, and how far rounding activations to 8 bits may move a sum.
+fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32], residual: &[f32]) -> (Vec<f32>, f32) {
+    let (n, k) = (spec.matrix.n as usize, spec.matrix.k as usize);
+    let columns = spec.out_columns as usize;
+    let mut y = residual.to_vec();
+    let mut error = 1e-5 * k as f64;
+    for (t, row) in x.chunks(k).enumerate() {
+        let mean = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / k as f64;
+        let row: Vec<f64> = match spec.rms_norm {
+            Some(eps) => {
+                let factor = (mean + f64::from(eps)).sqrt().recip();
+                row.iter().zip(norm).map(|(&x, &w)| f64::from(x) * factor * f64::from(w)).collect()
+            }
+            None => row.iter().map(|&x| f64::from(x)).collect(),
+        };
+        let mut sums = vec![0.0; n];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let w = &stored.values[i * k..][..k];
+            *sum = row.iter().zip(w).map(|(x, &w)| x * f64::from(w)).sum::<f64>() + f64::from(bias[i]);
+            if let Storage::Grouped { group, .. } = spec.matrix.storage {
+                // Half a step for each value, all in the same direction.
+                let group = group as usize;
+                let bound: f64 = row
+                    .chunks(group)
+                    .zip(w.chunks(group))
+                    .map(|(x, w)| {
+                        let step = x.iter().fold(0.0, |m: f64, x| m.max(x.abs())) / 127.0;
+                        step * 0.51 * w.iter().map(|&w| f64::from(w).abs()).sum::<f64>()
+                    })
+                    .sum();
+                error = error.max(bound);
+            }
+        }
+        let capped = |value: f64| spec.soft_cap.map_or(value, |cap| f64::from(cap) * (value / f64::from(cap)).tanh());
+        let width = if spec.gated { n / 2 } else { n };
+        for i in 0..width {
+            let value = match (spec.activation, spec.gated) {
+                (None, _) => sums[i],
+                (Some(f), false) => activated(f, sums[i]),
+                (Some(f), true) => activated(f, sums[2 * i]) * sums[2 * i + 1],
+            };
+            let y = &mut y[t * columns + spec.out_offset as usize + i];
+            *y = capped(value) as f32 + if spec.residual { *y } else { 0.0 };
+        }
+    }
+    (y, error as f32)
+}
+
+fn matmul(matrix: Matrix) -> MatMul {
+    MatMul {
+        matrix,
+        rows: None,
+        rms_norm: None,
+        bias: false,
+        activation: None,
+        gated: false,
+        soft_cap: None,
+        residual: false,
+        out_columns: matrix.n,
+        out_offset: 0,
+    }
+}
+
+#[track_caller]
+fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random) {
+    let (n, k) = (spec.matrix.n as usize, spec.matrix.k as usize);
+    let x = random.floats(rows * k);
+    let norm = random.floats(k);
+    let bias = if spec.bias { random.floats(n) } else { vec![0.0; n] };
+    let residual = random.floats(rows * spec.out_columns as usize);
+    let (expected, mut error) = product(&spec, stored, &x, &norm, &bias, &residual);
+    if spec.gated {
+        // A factor's error counts as often as the other factor is great.
+        error *= 2.0 * (1.0 + expected.iter().fold(0.0_f32, |most, y| most.max(y.abs())).sqrt() + error);
+    }
+    let mut bindings = vec![bytes_of(&x)];
+    bindings.extend(stored.bindings.clone());
+    bindings.extend(spec.rms_norm.map(|_| bytes_of(&norm)));
+    bindings.extend(spec.bias.then(|| bytes_of(&bias)));
+    bindings.extend(spec.residual.then(|| bytes_of(&residual)));
+    bindings.push(bytes_of(&residual));
+    let what = format!("{spec:?} of {rows} rows");
+    for found in run(&NativeKernel::MatMul(spec), call(rows, 0), &bindings, &[bindings.len() - 1]) {
+        close(&found[0], &expected, error * 1.1, &what);
+    }
+}
+
+#[test]
+fn products_of_every_format_and_odd_shape() {
+    let mut random = Random(1);
+    for storage in formats() {
+        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300)] {
+            let stored = stored(storage, n, k, &mut random);
+            for rows in [1, 2, 9, 65] {
+                check_product(matmul(stored.matrix), &stored, rows, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_with_prologue_and_epilogue() {
+    let mut random = Random(2);
+    for storage in [Storage::Plain(Float::F16), Storage::Grouped { bits: 4, group: 32, scale: Float::F16 }] {
+        let stored = stored(storage, 38, 72, &mut random);
+        let plain = matmul(stored.matrix);
+        let all = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
+        let mut specs = vec![
+            MatMul { rms_norm: Some(1e-6), bias: true, ..plain.clone() },
+            MatMul { soft_cap: Some(3.0), residual: true, out_columns: 50, out_offset: 7, ..plain.clone() },
+            MatMul {
+                rms_norm: Some(1e-5),
+                activation: Some(Activation::GeluTanh),
+                gated: true,
+                residual: true,
+                bias: true,
+                out_columns: 19,
+                ..plain.clone()
+            },
+        ];
+        specs.extend(all.map(|f| MatMul { activation: Some(f), ..plain.clone() }));
+        for spec in specs {
+            for rows in [1, 3, 8] {
+                check_product(spec.clone(), &stored, rows, &mut random);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_tables() {
+    let mut random = Random(3);
+    for storage in formats() {
+        let (n, k) = (35, 83);
+        let stored = stored(storage, n, k, &mut random);
+        let tokens = [10_u32, 44, 9, 45, 30];
+        let kernel = NativeKernel::Embed(Embed { matrix: stored.matrix, rows: None, first_row: 10, scale: 1.5 });
+        let mut expected = vec![7.0; tokens.len() * k];
+        for (t, &token) in tokens.iter().enumerate() {
+            if (10..45).contains(&token) {
+                let row = &stored.values[(token - 10) as usize * k..][..k];
+                expected[t * k..][..k].iter_mut().zip(row).for_each(|(y, x)| *y = x * 1.5);
+            }
+        }
+        let mut bindings = vec![bytes_of(&tokens)];
+        bindings.extend(stored.bindings.clone());
+        bindings.push(bytes_of(&vec![7.0_f32; tokens.len() * k]));
+        for found in run(&kernel, call(tokens.len(), 0), &bindings, &[bindings.len() - 1]) {
+            close(&found[0], &expected, 1e-4, &format!("{storage:?}"));
+        }
+    }
+}
+
+#[test]
+fn norms() {
+    let mut random = Random(4);
+    for (layer, residual, columns) in [(false, false, 64), (false, true, 65), (true, false, 1152), (true, true, 7)] {
+        let rows = 3;
+        let (x, weight, bias) = (random.floats(rows * columns), random.floats(columns), random.floats(columns));
+        let added = random.floats(rows * columns);
+        let mut expected = Vec::new();
+        for (row, added) in x.chunks(columns).zip(added.chunks(columns)) {
+            let mean = if layer { row.iter().map(|&x| f64::from(x)).sum::<f64>() / columns as f64 } else { 0.0 };
+            let square = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / columns as f64;
+            for i in 0..columns {
+                let normed = (f64::from(row[i]) - mean) / (square + 1e-5).sqrt() * f64::from(weight[i]);
+                let bias = if layer { f64::from(bias[i]) } else { 0.0 };
+                expected.push((normed + bias + if residual { f64::from(added[i]) } else { 0.0 }) as f32);
+            }
+        }
+        let spec = Norm { layer, rows: None, columns: columns as u32, eps: 1e-5, residual };
+        let mut bindings = vec![bytes_of(&x), bytes_of(&weight)];
+        bindings.extend(layer.then(|| bytes_of(&bias)));
+        bindings.extend(residual.then(|| bytes_of(&added)));
+        bindings.push(bytes_of(&x));
+        for found in run(&NativeKernel::Norm(spec), call(rows, 0), &bindings, &[bindings.len() - 1]) {
+            close(&found[0], &expected, 2e-5, "norm");
+        }
+    }
+}
+
+#[test]
+fn elementwise_operations() {
+    let mut random = Random(5);
+    let functions = [
+        Function::Add(false),
+        Function::Add(true),
+        Function::Mul(false),
+        Function::Mul(true),
+        Function::AddScalar(1.5),
+        Function::Scale(-2.0),
+        Function::SoftCap(2.0),
+        Function::Activate(Activation::Gelu),
+        Function::Glu(Activation::Silu),
+    ];
+    for function in functions {
+        let (rows, columns) = (3, 37);
+        let width = if matches!(function, Function::Glu(_)) { 2 * columns } else { columns };
+        let a: Vec<f32> = random.floats(rows * width).into_iter().map(|x| 6.0 * x).collect();
+        let row = matches!(function, Function::Add(true) | Function::Mul(true));
+        let b = random.floats(if row { columns } else { rows * columns });
+        let expected: Vec<f32> = (0..rows * columns)
+            .map(|i| {
+                let (x, b) = (f64::from(a[i]), f64::from(b[if row { i % columns } else { i }]));
+                let y = match function {
+                    Function::Add(_) => x + b,
+                    Function::Mul(_) => x * b,
+                    Function::AddScalar(value) => x + f64::from(value),
+                    Function::Scale(factor) => x * f64::from(factor),
+                    Function::SoftCap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
+                    Function::Activate(f) => activated(f, x),
+                    Function::Glu(f) => activated(f, f64::from(a[2 * i])) * f64::from(a[2 * i + 1]),
+                };
+                y as f32
+            })
+            .collect();
+        let mut bindings = vec![bytes_of(&a)];
+        if matches!(function, Function::Add(_) | Function::Mul(_)) {
+            bindings.push(bytes_of(&b));
+        }
+        bindings.push(vec![0; rows * columns * 4]);
+        let kernel = NativeKernel::Elementwise(Elementwise { function, rows: None, columns: columns as u32 });
+        for found in run(&kernel, call(rows, 0), &bindings, &[bindings.len() - 1]) {
+            close(&found[0], &expected, 2e-5, &format!("{function:?}"));
+        }
+    }
+}
+
+/// Softmax attention by its definition.
+fn attended(a: &Attention, q: &[f32], k: &[f32], v: &[f32], rows: usize, position: usize) -> Vec<f32> {
+    let (heads, width) = (a.n_heads as usize, a.head_dim as usize);
+    let at = |view: Columns, row: usize, head: usize| row * view.stride as usize + view.offset as usize + head * width;
+    let mut out = Vec::new();
+    for t in 0..rows {
+        for head in 0..heads {
+            let kv_head = head / (heads / a.n_kv_heads as usize);
+            let end = if a.causal { position + t + 1 } else { a.kv_rows as usize };
+            let start = a.window.map_or(0, |window| end.saturating_sub(window as usize));
+            let scores = (start..end).map(|s| {
+                let (q, k) = (&q[at(a.q, t, head)..][..width], &k[at(a.k, s, kv_head)..][..width]);
+                let score =
+                    f64::from(a.scale) * q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
+                a.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
+            });
+            let weights: Vec<f64> = scores.collect();
+            let total: f64 = weights.iter().sum();
+            for column in 0..width {
+                let values = (start..end).map(|s| f64::from(v[at(a.v, s, kv_head) + column]));
+                out.push((weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / total) as f32);
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn attention_of_every_kind() {
+    let mut random = Random(6);
+    for kv in [Float::F16, Float::F32] {
+        for (heads, kv_heads, width) in [(8, 1, 32), (14, 2, 64), (4, 4, 72), (3, 3, 6), (2, 1, 18)] {
+            for (rows, position) in [(1, 0), (1, 66), (2, 15), (63, 7), (65, 0)] {
+                let kv_rows = 140;
+                let columns = |stride: usize, offset: usize| Columns { stride: stride as u32, offset: offset as u32 };
+                let plain = Attention {
+                    rows: None,
+                    n_heads: heads as u32,
+                    n_kv_heads: kv_heads as u32,
+                    head_dim: width as u32,
+                    scale: 2.0 / (width as f32).sqrt(),
+                    soft_cap: None,
+                    window: None,
+                    causal: true,
+                    kv_rows: kv_rows as u32,
+                    q: columns(heads * width, 0),
+                    k: columns(kv_heads * width, 0),
+                    v: columns(kv_heads * width, 0),
+                    kv,
+                };
+                let specs = [
+                    Attention { soft_cap: Some(3.0), window: Some(9), ..plain.clone() },
+                    Attention {
+                        causal: false,
+                        q: columns(heads * width + 4, 2),
+                        k: columns(3 * kv_heads * width, kv_heads * width),
+                        v: columns(3 * kv_heads * width, 2 * kv_heads * width),
+                        ..plain.clone()
+                    },
+                    plain,
+                ];
+                for spec in specs {
+                    let q = random.floats(rows * spec.q.stride as usize + 4);
+                    let state = |random: &mut Random| {
+                        let values = random.floats(kv_rows * spec.k.stride as usize);
+                        let halves: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
+                        match kv {
+                            Float::F32 => (bytes_of(&values), values),
+                            Float::F16 => {
+                                let bits: Vec<u16> = halves.iter().map(|x| x.to_bits()).collect();
+                                (bytes_of(&bits), halves.iter().map(|x| x.to_f32()).collect())
+                            }
+                        }
+                    };
+                    let ((k_bytes, k), (v_bytes, v)) = (state(&mut random), state(&mut random));
+                    let expected = attended(&spec, &q, &k, &v, rows, position);
+                    let bindings = [bytes_of(&q), k_bytes, v_bytes, vec![0; expected.len() * 4]];
+                    let what = format!("{spec:?} of {rows} rows at {position}");
+                    for found in run(&NativeKernel::Attention(spec), call(rows, position), &bindings, &[3]) {
+                        close(&found[0], &expected, 2e-5, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rotation_and_cache() {
+    let mut random = Random(7);
+    let (rows, position, heads, kv_heads, width) = (3, 5, 3, 2, 20);
+    let frequencies: Vec<f32> = (0..width / 2).map(|i| 0.7_f32.powi(i)).collect();
+    let (width, columns) = (width as usize, (heads + 2 * kv_heads) * width as usize);
+    let x = random.floats(rows * columns);
+    let mut rotated = x.clone();
+    for (t, row) in rotated.chunks_mut(columns).enumerate() {
+        for head in row[..(heads + kv_heads) * width].chunks_mut(width) {
+            for i in 0..width / 2 {
+                let angle = f64::from((position + t) as f32 * frequencies[i]);
+                let (a, b) = (f64::from(head[i]), f64::from(head[i + width / 2]));
+                head[i] = (1.5 * (a * angle.cos() - b * angle.sin())) as f32;
+                head[i + width / 2] = (1.5 * (b * angle.cos() + a * angle.sin())) as f32;
+            }
+        }
+    }
+    let part = |from: usize, length: usize| -> Vec<f32> {
+        rotated.chunks(columns).flat_map(|row| row[from * width..][..length * width].to_vec()).collect()
+    };
+    let state_rows = 9;
+    for state in [Float::F32, Float::F16] {
+        let (n_heads, n_kv_heads, head_dim) = (heads as u32, kv_heads as u32, width as u32);
+        let spec = RopeWriteKv { rows: None, n_heads, n_kv_heads, head_dim, magnitude: 1.5, state };
+        let cache = vec![0_u8; state_rows * kv_heads * width * state.bytes()];
+        let bindings =
+            [bytes_of(&x), bytes_of(&frequencies), vec![0; rows * heads * width * 4], cache.clone(), cache.clone()];
+        let kernel = NativeKernel::RopeWriteKv(spec);
+        for found in run(&kernel, call(rows, position), &bindings, &[2, 3, 4]) {
+            close(&found[0], &part(0, heads), 1e-5, "q");
+            for (found, from) in found[1..].iter().zip([heads, heads + kv_heads]) {
+                let values: Vec<f32> = match state {
+                    Float::F32 => bytemuck::pod_collect_to_vec(found),
+                    Float::F16 => found.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+                };
+                let row = kv_heads * width;
+                let mut expected = vec![0.0; position * row];
+                expected.extend(part(from, kv_heads));
+                expected.resize(state_rows * row, 0.0);
+                close(&bytes_of(&values), &expected, 2e-3, "state");
+            }
+        }
+        assert!(check_call(&kernel, call(rows, 7), &bindings.each_ref().map(Vec::len)).is_err());
+    }
+    let spec = Rope { rows: None, n_heads: (columns / width) as u32, head_dim: width as u32, magnitude: 1.5 };
+    let bindings = [bytes_of(&x), bytes_of(&frequencies), vec![0; x.len() * 4]];
+    for found in run(&NativeKernel::Rope(spec), call(rows, position), &bindings, &[2]) {
+        let found: Vec<f32> = bytemuck::pod_collect_to_vec(&found[0]);
+        let rotated_part = (heads + kv_heads) * width;
+        close(&bytes_of(&found[..rotated_part]), &rotated[..rotated_part], 1e-5, "rope");
+    }
+}
+
+#[test]
+fn rows_are_moved() {
+    let floats = |n: usize| (0..n).map(|i| i as f32).collect::<Vec<_>>();
+    let x = floats(4 * 10);
+    let view = Columns { stride: 10, offset: 3 };
+    for last in [false, true] {
+        let spec = CopyRows { rows: None, x: view, columns: 5, last };
+        let expected: Vec<f32> = (if last { 3..4 } else { 0..4 }).flat_map(|t| x[t * 10 + 3..][..5].to_vec()).collect();
+        let bindings = [bytes_of(&x), vec![0; 4 * 5 * 4]];
+        for found in run(&NativeKernel::CopyRows(spec), call(4, 0), &bindings, &[1]) {
+            close(&found[0], &expected, 0.0, "copy");
+        }
+    }
+    // Rows 3 .. 7 of a state of 5: two are dropped.
+    let spec = WriteRows {
+        rows: None,
+        columns: 10,
+        state_rows: 5,
+        start: Scalar::Tile,
+        stride: 2,
+        offset: 1,
+        state: Float::F32,
+    };
+    let mut expected = vec![0.0; 50];
+    expected[30..].copy_from_slice(&x[..20]);
+    let bindings = [bytes_of(&x), vec![0; 200]];
+    for found in run(&NativeKernel::WriteRows(spec), Call { tile: 1, ..call(4, 9) }, &bindings, &[1]) {
+        close(&found[0], &expected, 0.0, "write");
+    }
+    // Row 0 stays, row 1 is a sum, row 2 refers to a row that is not there.
+    let (table, index) = (floats(2 * 3), [[-1, 0, 0, 0], [1, 0, 0, 1], [0, 9, 0, 0]]);
+    let weight = [[1.0_f32; 4], [0.5, 0.25, 0.0, 0.25], [1.0, 1.0, 0.0, 0.0]];
+    let spec = OverlayRows { rows: None, columns: 3, image_rows: 2 };
+    let expected = [0.0, 1.0, 2.0, 2.25, 3.25, 4.25, 0.0, 1.0, 2.0];
+    let bindings = [
+        bytes_of(&floats(9)),
+        bytes_of(&table),
+        bytes_of(index.as_flattened()),
+        bytes_of(weight.as_flattened()),
+        vec![0; 36],
+    ];
+    for found in run(&NativeKernel::OverlayRows(spec), call(3, 0), &bindings, &[4]) {
+        close(&found[0], &expected, 1e-6, "overlay");
+    }
+    // 2 channels of 3 x 5 pixels in patches of 2: the last row and column are not seen.
+    let spec = Patchify { channels: 2, height: 3, width: 5, patch: 2 };
+    let expected = [0., 1., 5., 6., 15., 16., 20., 21., 2., 3., 7., 8., 17., 18., 22., 23.];
+    let bindings = [bytes_of(&floats(30)), vec![0; 64]];
+    for found in run(&NativeKernel::Patchify(spec), call(1, 0), &bindings, &[1]) {
+        close(&found[0], &expected, 0.0, "patchify");
+    }
+}

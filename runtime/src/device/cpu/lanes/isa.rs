@@ -1,0 +1,99 @@
+//! Which instruction set is used: the best that the processor has, or the one that `DWINDLE_CPU` names.
+
+use std::fmt;
+
+use super::Lanes;
+use super::portable::Portable;
+use crate::Error;
+
+/// What is done with some instruction set.
+pub trait Work {
+    /// Does it; `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `L`.
+    unsafe fn run<L: Lanes>(&self);
+}
+
+/// An instruction set that kernels exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// None in particular.
+    Portable,
+    /// AVX2, FMA, F16C.
+    Avx2,
+    /// AVX-512 with VNNI.
+    Avx512,
+}
+
+impl InstructionSet {
+    /// All of them, the slowest first.
+    pub const ALL: [InstructionSet; 3] = [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512];
+
+    /// The name in `DWINDLE_CPU`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            InstructionSet::Portable => "portable",
+            InstructionSet::Avx2 => "avx2",
+            InstructionSet::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            InstructionSet::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => {
+                InstructionSet::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The best there is, or the one called `wanted`.
+    ///
+    /// # Errors
+    /// [`Error::InstructionSet`] where that is unknown or not available.
+    pub fn choose(wanted: Option<&str>) -> Result<InstructionSet, Error> {
+        let available: Vec<_> = Self::ALL.into_iter().filter(|set| set.is_available()).collect();
+        match wanted {
+            None => Ok(available.last().copied().unwrap_or(InstructionSet::Portable)),
+            Some(name) => available.iter().find(|set| set.name() == name).copied().ok_or_else(|| {
+                let available = available.iter().map(|set| set.name().to_owned()).collect();
+                Error::InstructionSet { wanted: name.to_owned(), available }
+            }),
+        }
+    }
+
+    /// Does `work` with this instruction set, which must be available.
+    pub fn run(self, work: &impl Work) {
+        match self {
+            // SAFETY: there is nothing that a processor could lack.
+            InstructionSet::Portable => unsafe { work.run::<Portable>() },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `choose` gives only what the processor has.
+            InstructionSet::Avx2 => unsafe { super::avx2::run(work) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `choose` gives only what the processor has.
+            InstructionSet::Avx512 => unsafe { super::avx512::run(work) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => unreachable!("`choose` gives only what the processor has"),
+        }
+    }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

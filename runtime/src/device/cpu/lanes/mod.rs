@@ -1,0 +1,95 @@
+//! Sixteen lanes: the few operations that all kernels are written in, once for every instruction set.
+//!
+//! A kernel is generic over [`Lanes`]; each instruction set implements the trait in one file with the registers it
+//! has (one of 512 bits, two of 256, an array). Kernels and everything they call are `#[inline(always)]`, so that they are
+//! compiled within a function that has the instruction set enabled (`run` of each file); a call that were not inlined
+//! would still be right, only slow.
+//!
+//! Sums are taken in the same order whatever the instruction set and the number of threads; results differ between
+//! instruction sets only where one fuses multiply and add and another rounds in between.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+pub mod isa;
+pub mod math;
+pub mod portable;
+
+/// Number of lanes.
+pub const LANES: usize = 16;
+
+/// Operations on sixteen lanes of f32 or of 32-bit words.
+///
+/// # Safety
+/// All functions need the instruction set of the implementation; those that take pointers read or write 16 elements there, at
+/// any alignment.
+pub unsafe trait Lanes: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen 32-bit words, also seen as 64 bytes.
+    type W: Copy;
+    /// Rows of activations that a product works on at once: as many as its registers hold.
+    const ROWS: usize;
+
+    /// The same number in all lanes.
+    unsafe fn splat(x: f32) -> Self::F;
+    /// Sixteen f32.
+    unsafe fn load(from: *const f32) -> Self::F;
+    /// Sixteen f16, as f32.
+    unsafe fn load_f16(from: *const u16) -> Self::F;
+    /// Sixteen f32.
+    unsafe fn store(to: *mut f32, x: Self::F);
+    /// Sixteen f16, rounded to nearest even.
+    unsafe fn store_f16(to: *mut u16, x: Self::F);
+    /// a + b.
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    /// a - b.
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    /// a * b.
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// a / b.
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// a * b + c.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The greater; b where a is NaN.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// The lesser; b where a is NaN.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// |x|.
+    unsafe fn abs(x: Self::F) -> Self::F;
+    /// The sum of all lanes: lane i with i + 8, then with i + 4, and so on.
+    unsafe fn sum(x: Self::F) -> f32;
+    /// Even elements of a then of b, odd elements of a then of b.
+    unsafe fn deinterleave(a: Self::F, b: Self::F) -> (Self::F, Self::F);
+
+    /// The same word in all lanes.
+    unsafe fn splat_word(x: i32) -> Self::W;
+    /// Sixteen words.
+    unsafe fn load_words(from: *const u32) -> Self::W;
+    /// a & b.
+    unsafe fn and(a: Self::W, b: Self::W) -> Self::W;
+    /// a | b.
+    unsafe fn or(a: Self::W, b: Self::W) -> Self::W;
+    /// a + b in each word.
+    unsafe fn add_words(a: Self::W, b: Self::W) -> Self::W;
+    /// Each word shifted towards its low bits, zeros following.
+    unsafe fn shift_right<const N: i32>(x: Self::W) -> Self::W;
+    /// Each word shifted towards its high bits, zeros following.
+    unsafe fn shift_left<const N: i32>(x: Self::W) -> Self::W;
+    /// Signed words as f32.
+    unsafe fn to_f32(x: Self::W) -> Self::F;
+    /// f32 as signed words, rounded to nearest even; defined for what fits.
+    unsafe fn round(x: Self::F) -> Self::W;
+    /// The bits of words as f32.
+    unsafe fn from_bits(x: Self::W) -> Self::F;
+    /// The low byte of each word.
+    unsafe fn store_bytes(to: *mut i8, x: Self::W);
+
+    /// `sums[i] + Σ_j codes[4 i + j] * x[j]` with unsigned bytes `codes` and the four signed bytes of `x`. With `SMALL`,
+    /// codes are less than 128.
+    unsafe fn dot4<const SMALL: bool>(sums: Self::W, codes: Self::W, x: i32) -> Self::W;
+
+    /// Asks for the cache line at `from`, which need not be readable.
+    unsafe fn prefetch(from: *const u8);
+}

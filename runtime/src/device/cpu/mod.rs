@@ -1,0 +1,81 @@
+//! The processor: the same plans, by native kernels.
+//!
+//! - [`lanes`]: sixteen lanes of arithmetic, one file for each instruction set;
+//! - `kernels`: what steps compute, written once over lanes;
+//! - `pool`: threads that stay, with barriers that spin and then yield;
+//! - `memory`: buffers, and weights where they lie in the bundle's mapping;
+//! - `program`: a plan bound to all of these.
+//!
+//! Results do not depend on the number of threads. Weights of 3, 4 and 8 bits are multiplied with activations rounded to 8
+//! bits, see `kernels/quantize.rs`; all else is f32.
+
+mod kernels;
+pub mod lanes;
+mod memory;
+mod pool;
+mod program;
+mod topology;
+
+use std::sync::Arc;
+
+use dwindle_bundle::Plan;
+
+pub use lanes::isa::InstructionSet;
+pub use program::Program;
+
+use super::{Device, Entries};
+use crate::Error;
+use pool::Pool;
+
+/// The environment variable that names an [`InstructionSet`].
+pub const VARIABLE: &str = "DWINDLE_CPU";
+
+/// How the processor is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Threads; without it, as many as there are physical cores for this process.
+    pub threads: Option<usize>,
+    /// Name of an [`InstructionSet`]; without it, [`VARIABLE`] or the best there is.
+    pub instruction_set: Option<String>,
+}
+
+/// The processor with a team of threads. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    pool: Arc<Pool>,
+    set: InstructionSet,
+}
+
+impl Cpu {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`Error::InstructionSet`] where the named one is not available.
+    pub fn open(options: &Options) -> Result<Cpu, Error> {
+        let wanted = options.instruction_set.clone().or_else(|| std::env::var(VARIABLE).ok());
+        let set = InstructionSet::choose(wanted.as_deref())?;
+        let pool = Pool::new(options.threads.unwrap_or_else(topology::default_threads));
+        tracing::debug!(threads = pool.members(), %set, "processor opened");
+        Ok(Cpu { pool: Arc::new(pool), set })
+    }
+
+    /// The instruction set in use.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.set
+    }
+
+    fn pool(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+impl Device for Cpu {
+    fn name(&self) -> String {
+        let threads = self.pool.members();
+        format!("CPU ({}, {threads} thread{})", self.set, if threads == 1 { "" } else { "s" })
+    }
+
+    fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn super::Program>, Error> {
+        Ok(Box::new(Program::new(self, plan, entries)?))
+    }
+}

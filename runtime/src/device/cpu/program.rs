@@ -1,0 +1,207 @@
+//! One plan on the processor: its buffers, and the steps of its functions bound to them.
+
+use std::collections::BTreeMap;
+
+use dwindle_bundle::native::NativeKernel;
+use dwindle_bundle::{BufferKind, Call, Code, Plan, Step as PlanStep};
+
+use super::Cpu;
+use super::kernels::{self, Run, Step};
+use super::memory::{Memory, View};
+use crate::Error;
+use crate::device::{self, Entries};
+
+/// Bytes of weights copied at a time, where they are copied.
+const CHUNK: usize = 4 << 20;
+
+/// A plan on the processor. Calls are done when `submit` returns.
+#[derive(Debug)]
+pub struct Program {
+    cpu: Cpu,
+    /// Steps hold views of these, so they are never replaced.
+    buffers: Vec<Memory>,
+    /// Prepared activations of one matrix product, shared by all: on top of what the plan says it needs.
+    scratch: Memory,
+    functions: BTreeMap<String, Vec<Step>>,
+    /// What the last call or copy left to be read.
+    read: Vec<u8>,
+}
+
+impl Program {
+    /// Takes the weights where they lie, and reserves the plan's other buffers.
+    ///
+    /// # Errors
+    /// An entry is missing or damaged, a kernel is not native or has constants that no kernel understands, there is too
+    /// little memory.
+    pub fn new(cpu: &Cpu, plan: &Plan, entries: &dyn Entries) -> Result<Program, Error> {
+        let mut buffers = Vec::with_capacity(plan.buffers.len());
+        for buffer in &plan.buffers {
+            let shared = match &buffer.kind {
+                BufferKind::Weights(entry) => entries.share(entry)?.and_then(Memory::entry),
+                _ => None,
+            };
+            let memory = match (shared, &buffer.kind) {
+                (Some(memory), _) => memory,
+                (None, BufferKind::Weights(entry)) => copied(buffer.bytes, &buffer.name, entry, entries)?,
+                (None, _) => zeroed(buffer.bytes, &buffer.name)?,
+            };
+            buffers.push(memory);
+        }
+        let mut scratch = 64;
+        for function in plan.functions.values() {
+            for step in &function.steps {
+                let kernel = native(plan, step)?;
+                kernels::needs(&kernel, function.max_rows).map_err(|why| refused(plan, step, &why))?;
+                scratch = scratch.max(kernels::scratch_bytes(&kernel, function.max_rows));
+            }
+        }
+        let scratch = zeroed(scratch, "activations")?;
+        Ok(Program { cpu: cpu.clone(), buffers, scratch, functions: BTreeMap::new(), read: Vec::new() })
+    }
+
+    fn bind(&self, plan: &Plan, step: &PlanStep, max_rows: u32) -> Result<Step, Error> {
+        let kernel = native(plan, step)?;
+        let fail = |why: String| refused(plan, step, &why);
+        let needs = kernels::needs(&kernel, max_rows).map_err(fail)?;
+        if needs.len() != step.bindings.len() {
+            return Err(fail(format!("binds {} ranges, not {}", step.bindings.len(), needs.len())));
+        }
+        let mut views = Vec::with_capacity(needs.len());
+        for (index, (range, need)) in step.bindings.iter().zip(&needs).enumerate() {
+            let view = self.buffers.get(range.buffer as usize).and_then(|b| b.view(range.offset, range.bytes));
+            let view = view.ok_or_else(|| {
+                fail(format!("binds {} bytes at {} of buffer {}", range.bytes, range.offset, range.buffer))
+            })?;
+            if (view.len() as u64) < need.bytes {
+                return Err(fail(format!("needs {} bytes at binding {index}, not {}", need.bytes, view.len())));
+            }
+            if need.written && !view.is_writable() {
+                return Err(fail(format!("writes weights at binding {index}")));
+            }
+            views.push(view);
+        }
+        check_aliases(&needs, &views).map_err(fail)?;
+        Ok(Step { kernel, views })
+    }
+}
+
+/// Ranges that a kernel reads as plain slices must not overlap what it writes; others may be the same, but not shifted.
+fn check_aliases(needs: &[kernels::Need], views: &[View]) -> Result<(), String> {
+    for (i, written) in views.iter().enumerate().filter(|(i, _)| needs[*i].written) {
+        for (j, other) in views.iter().enumerate() {
+            let same_place = needs[j].may_alias && !needs[j].written && written.begins_with(other);
+            if i != j && written.overlaps(other) && !same_place {
+                return Err(format!("writes binding {i}, which overlaps binding {j}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn native(plan: &Plan, step: &PlanStep) -> Result<NativeKernel, Error> {
+    let kernel = plan.kernels.get(step.kernel as usize);
+    match kernel.map(|kernel| &kernel.code) {
+        None => Err(Error::Plan { why: format!("there is no kernel {}", step.kernel) }),
+        Some(Code::Wgsl { .. }) => Err(refused(plan, step, "is written for GPUs; compile with `--target cpu`")),
+        Some(Code::Native { name, constants }) => {
+            NativeKernel::from_code(name, constants).map_err(|why| refused(plan, step, &why))
+        }
+    }
+}
+
+fn refused(plan: &Plan, step: &PlanStep, why: &str) -> Error {
+    let name = plan.kernels.get(step.kernel as usize).map_or("", |kernel| &kernel.name);
+    Error::Plan { why: format!("kernel `{name}`: {why}") }
+}
+
+fn zeroed(bytes: u64, name: &str) -> Result<Memory, Error> {
+    let memory = usize::try_from(bytes).ok().and_then(Memory::zeroed);
+    memory.ok_or_else(|| Error::OutOfMemory { what: format!("buffer `{name}`"), bytes })
+}
+
+fn copied(bytes: u64, name: &str, entry: &str, entries: &dyn Entries) -> Result<Memory, Error> {
+    let memory = zeroed(bytes, name)?;
+    let mut taken = 0;
+    entries.stream(entry, CHUNK, &mut |offset, part| {
+        taken = offset + part.len() as u64;
+        let view = memory.view(offset, part.len() as u64);
+        let view = view.ok_or_else(|| Error::Plan { why: format!("entry `{entry}` is longer than `{name}`") })?;
+        view.write(part);
+        Ok(())
+    })?;
+    match taken == bytes {
+        true => Ok(memory),
+        false => Err(Error::Plan { why: format!("buffer `{name}` has {bytes} bytes, its entry `{entry}` {taken}") }),
+    }
+}
+
+impl device::Program for Program {
+    fn max_grid(&self) -> u32 {
+        u32::MAX
+    }
+
+    fn prepare(&mut self, plan: &Plan, function: &str, steps: &[PlanStep]) -> Result<(), Error> {
+        if self.functions.contains_key(function) {
+            return Ok(());
+        }
+        let max_rows = plan.functions.get(function).map_or(1, |function| function.max_rows);
+        let bound = steps.iter().map(|step| self.bind(plan, step, max_rows)).collect::<Result<_, _>>()?;
+        self.functions.insert(function.to_owned(), bound);
+        Ok(())
+    }
+
+    fn write(&self, buffer: usize, bytes: &[u8]) -> Result<(), Error> {
+        let view = self.buffers.get(buffer).and_then(|b| b.view(0, bytes.len() as u64)).filter(View::is_writable);
+        let refused = || Error::Refused {
+            what: format!("write into buffer {buffer}"),
+            why: format!("{} bytes do not fit", bytes.len()),
+        };
+        view.ok_or_else(refused)?.write(bytes);
+        Ok(())
+    }
+
+    fn submit(&mut self, function: &str, call: Call, _: &[[u32; 3]], read: Option<(usize, u64)>) -> Result<(), Error> {
+        let not_prepared = || Error::Plan { why: format!("function `{function}` is not prepared") };
+        let steps = self.functions.get(function).ok_or_else(not_prepared)?;
+        for step in steps {
+            let bytes: Vec<usize> = step.views.iter().map(View::len).collect();
+            kernels::check_call(&step.kernel, call, &bytes)
+                .map_err(|why| Error::Call { function: function.to_owned(), why })?;
+        }
+        let scratch = self.scratch.whole();
+        let set = self.cpu.instruction_set();
+        let job = |member: &super::pool::Member<'_>| {
+            for step in steps {
+                set.run(&Run { step, call, member, scratch });
+                member.barrier();
+            }
+        };
+        self.cpu
+            .pool()
+            .run(&job)
+            .map_err(|broken| Error::DeviceLost { what: format!("function `{function}`"), why: broken.0 })?;
+        read.map_or(Ok(()), |(buffer, bytes)| device::Program::copy(self, buffer, bytes))
+    }
+
+    fn copy(&mut self, buffer: usize, bytes: u64) -> Result<(), Error> {
+        let view = self.buffers.get(buffer).and_then(|b| b.view(0, bytes));
+        let view = view.ok_or_else(|| Error::Plan { why: format!("buffer {buffer} has no {bytes} bytes") })?;
+        view.read_into(&mut self.read);
+        Ok(())
+    }
+
+    fn fetch(&mut self, bytes: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        match usize::try_from(bytes).ok().and_then(|bytes| self.read.get(..bytes)) {
+            Some(bytes) => take(bytes),
+            None => {
+                let (what, why) = ("reading of results".to_owned(), "nothing was submitted".to_owned());
+                return Err(Error::Refused { what, why });
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
