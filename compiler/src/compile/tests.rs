@@ -85,7 +85,7 @@ fn demo_ensemble() {
     let out = work.path().join("demo.dwindle");
     let report = compile(&models, &vulkan(), &out, &Silent).unwrap();
     expect![[r#"
-        bundle of 5.1 MiB, 56 kernels
+        bundle of 5.0 MiB, 56 kernels
         pocket-llava (llava_onevision q4f16_1 rtn), context 1024
           memory: 4.1 MiB = weights 1.5 MiB + states 1.1 MiB + scratch 704.0 KiB + ports 885.0 KiB
           dispatches: decode 30 a token, encode_image 34, prefill 36, score 36
