@@ -107,7 +107,14 @@ fn of_bundle(bundle: &Bundle, options: &Options) -> Result<String> {
         Some(Stage::Plan) => join(manifest.models.iter().map(|m| format!("model {}\n{}", m.name, print_plan(&m.plan)))),
         Some(Stage::Kernels) => {
             let names = manifest.entries.keys().filter(|name| name.ends_with(".wgsl"));
-            join(names.map(|name| Ok(format!("// {name}\n{}", bundle.text(name)?))).collect::<Result<Vec<_>>>()?)
+            let mut texts =
+                names.map(|name| Ok(format!("// {name}\n{}", bundle.text(name)?))).collect::<Result<Vec<_>>>()?;
+            for kernel in manifest.models.iter().flat_map(|model| &model.plan.kernels) {
+                if let dwindle_bundle::Code::Native { name, constants } = &kernel.code {
+                    texts.push(format!("// {}\n{name} {}\n", kernel.name, serde_json::to_string_pretty(constants)?));
+                }
+            }
+            join(texts)
         }
         Some(Stage::Memory) => join(manifest.models.iter().map(|m| {
             let bytes = &m.memory;

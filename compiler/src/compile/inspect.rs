@@ -7,6 +7,7 @@ use super::{CompileOptions, Prepared};
 use crate::checkpoint::ModelDir;
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::kernels::Emitted;
 use crate::lower;
 
 /// A stage between a model directory and a bundle.
@@ -78,7 +79,15 @@ pub fn inspect(model: &ModelDir, stage: Stage, options: &CompileOptions) -> Resu
         Stage::Weights => lower::print_weights(&model.lower(options)?),
         Stage::Kernels => {
             let kernels = model.lower(options)?.kernels;
-            kernels.iter().map(|kernel| format!("// {}\n{}", kernel.name, kernel.wgsl)).collect::<Vec<_>>().join("\n")
+            kernels.iter().map(text).collect::<Vec<_>>().join("\n")
         }
     })
+}
+
+/// A kernel's text, or name and constants of a native one.
+fn text(kernel: &Emitted) -> String {
+    match &kernel.native {
+        None => format!("// {}\n{}", kernel.name, kernel.wgsl),
+        Some(native) => format!("// {}\n{native:#?}\n", kernel.name),
+    }
 }

@@ -80,7 +80,8 @@ impl Report {
                 functions: functions.collect(),
             });
         }
-        let kernels = manifest.entries.keys().filter(|name| name.ends_with(".wgsl")).count();
+        let kernels = manifest.models.iter().flat_map(|model| &model.plan.kernels).map(|kernel| &kernel.name);
+        let kernels = kernels.collect::<std::collections::BTreeSet<_>>().len();
         let peak_bytes = models.iter().map(|model| model.memory.total()).sum();
         Report { bytes, kernels, models, peak_bytes, warnings }
     }
