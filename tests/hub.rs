@@ -136,7 +136,8 @@ fn refusals() {
     "#]].assert_eq(&told(&["convert", "gated/model", "-o", "x"]));
     expect![[r#"
         error: the hub has no model tiny/unknown with revision main: check the spelling of both
-    "#]].assert_eq(&told(&["convert", "tiny/unknown", "-o", "x"]));
+    "#]]
+    .assert_eq(&told(&["convert", "tiny/unknown", "-o", "x"]));
     expect![[r#"
         error: while downloading config.json: the hub has no model tiny/qwen2 with revision v9: check the spelling of both
     "#]].assert_eq(&told(&["convert", "tiny/qwen2", "--revision", "v9", "-o", "x"]));

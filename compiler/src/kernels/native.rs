@@ -50,8 +50,8 @@ pub(super) fn emit(spec: &KernelSpec) -> Result<Emitted, Error> {
         }
         KernelSpec::Norm(s) => {
             let layer = s.kind == NormKind::Layer;
-            let (rows, columns) = (rows(s.rows)?, size(s.columns)?);
-            let kernel = native::Norm { layer, rows, columns, eps: s.eps, residual: s.residual };
+            let (rows, heads, columns) = (rows(s.rows)?, size(s.heads)?, size(s.columns)?);
+            let kernel = native::Norm { layer, rows, heads, columns, eps: s.eps, residual: s.residual };
             let bindings = [vec![W, R], optional(layer, R), optional(s.residual, W), vec![W]].concat();
             (NativeKernel::Norm(kernel), bindings)
         }

@@ -6,10 +6,10 @@ use super::LowerError;
 use super::schedule::{Bound, Location, Scheduler};
 use super::weights::Source;
 use crate::graph::{Attention, DType, Dim, Node, RopeWriteKv, ValueId};
-use crate::target::TargetName;
 use crate::kernels::spec::{
     AttentionMergeSpec, AttentionSpec, KernelSpec, RopeSpec, RopeWriteKvSpec, View, WriteRowsSpec,
 };
+use crate::target::TargetName;
 
 /// Positions that one workgroup goes through when a single row attends to a long cache.
 pub const SPLIT: usize = 256;

@@ -8,9 +8,9 @@ use super::LowerError;
 use super::schedule::{Bound, Scheduler};
 use super::shared::binding_limit;
 use super::weights::{Layout, Source, split_rows};
-use crate::target::TargetName;
 use crate::graph::{DType, Dim, Epilogue, MatMul, Node, ValueId};
 use crate::kernels::spec::{EmbedSpec, KernelSpec, MatMulSpec};
+use crate::target::TargetName;
 
 /// Consecutive rows of a stored matrix, as a kernel binds them.
 struct Part {

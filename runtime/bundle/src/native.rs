@@ -234,7 +234,9 @@ pub struct Norm {
     pub layer: bool,
     /// Rows.
     pub rows: Rows,
-    /// Columns.
+    /// Heads of a row, which are normalised by themselves; 1 for whole rows.
+    pub heads: u32,
+    /// Columns of a head.
     pub columns: u32,
     /// ε.
     pub eps: f32,

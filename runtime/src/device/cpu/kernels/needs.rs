@@ -82,8 +82,8 @@ pub fn needs(kernel: &NativeKernel, max_rows: u32) -> Result<Vec<Need>, String> 
             needs.push(write(product(&[rows, e.matrix.k], 4)));
         }
         NativeKernel::Norm(n) => {
-            let bytes = product(&[rows_of(n.rows), n.columns], 4);
-            nonzero(&[n.columns])?;
+            let bytes = product(&[rows_of(n.rows), n.heads, n.columns], 4);
+            nonzero(&[n.heads, n.columns])?;
             needs.extend([in_place(bytes), read(product(&[n.columns], 4))]);
             needs.extend(n.layer.then(|| read(product(&[n.columns], 4))));
             needs.extend(n.residual.then(|| in_place(bytes)));

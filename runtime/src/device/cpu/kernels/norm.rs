@@ -1,4 +1,4 @@
-//! RMS norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016); a share is a row.
+//! RMS norm (Zhang and Sennrich 2019) and layer norm (Ba et al. 2016); a share is a head of a row.
 
 use dwindle_bundle::native::Norm;
 
@@ -47,7 +47,7 @@ pub unsafe fn rms<L: Lanes>(row: &mut [f32], weight: &[f32], eps: f32) {
 /// See the module above.
 #[inline(always)]
 pub unsafe fn run<L: Lanes>(spec: &Norm, run: &Run<'_>) {
-    let (rows, columns) = (run.rows(spec.rows), spec.columns as usize);
+    let (rows, columns) = (run.rows(spec.rows) * spec.heads as usize, spec.columns as usize);
     let residual = 2 + usize::from(spec.layer);
     let y = residual + usize::from(spec.residual);
     let weight = &run.read::<f32>(1)[..columns];

@@ -356,7 +356,7 @@ fn norms() {
                 expected.push((normed + bias + if residual { f64::from(added[i]) } else { 0.0 }) as f32);
             }
         }
-        let spec = Norm { layer, rows: None, columns: columns as u32, eps: 1e-5, residual };
+        let spec = Norm { layer, rows: None, heads: 1, columns: columns as u32, eps: 1e-5, residual };
         let mut bindings = vec![bytes_of(&x), bytes_of(&weight)];
         bindings.extend(layer.then(|| bytes_of(&bias)));
         bindings.extend(residual.then(|| bytes_of(&added)));
