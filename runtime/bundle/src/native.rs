@@ -55,8 +55,8 @@ pub fn arrange_3bit(words: [u32; 4]) -> [u32; 4] {
             *word |= (code(10 * w + b) | code(10 * w + 4 + b) << 3) << (8 * b);
         }
     }
-    for b in 0..4 {
-        let (a, z) = (code(ORDER_3BIT[8][b]), code(ORDER_3BIT[9][b]));
+    for (b, (&a, &z)) in ORDER_3BIT[8].iter().zip(&ORDER_3BIT[9]).enumerate() {
+        let (a, z) = (code(a), code(z));
         out[0] |= (a & 3) << (8 * b + 6);
         out[1] |= (a >> 2 | (z >> 2) << 1) << (8 * b + 6);
         out[2] |= (z & 3) << (8 * b + 6);
