@@ -21,6 +21,8 @@ const AHEAD: usize = 2048;
 
 /// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary.
 ///
+/// `x` holds the records of the rows word by word: word i of row r at `i * R + r`, so that one address serves all rows.
+///
 /// For each group, 32-bit sums of codes times q begin at `-zero * Σ q`; as f32 they are multiplied with both scales and
 /// added, group by group in order. How many rows are done at once changes nothing for any of them.
 ///
@@ -30,7 +32,7 @@ const AHEAD: usize = 2048;
 pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
     block: Block,
     record: Record,
-    x: [*const u8; R],
+    x: *const u8,
 ) -> [L::F; R] {
     // SAFETY: every access is within block and records, by the caller's promise; prefetches may be beyond.
     unsafe {
@@ -41,7 +43,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
         for g in 0..record.groups {
             let mut sums = [L::splat_word(0); R];
             for r in 0..R {
-                sums[r] = L::splat_word(x[r].add(record.sums).cast::<i32>().add(g).read());
+                sums[r] = L::splat_word(x.add(R * record.sums).cast::<i32>().add(g * R + r).read());
             }
             match BITS {
                 3 => {
@@ -58,8 +60,8 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                         L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
                         let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
                         for r in 0..R {
-                            sums[r] = L::dot4::<true>(sums[r], low, four(x[r], at));
-                            sums[r] = L::dot4::<true>(sums[r], high, four(x[r], at + 4));
+                            sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at, r));
+                            sums[r] = L::dot4::<true>(sums[r], high, four::<R>(x, at + 4, r));
                         }
                         codes = codes.add(16);
                         at += 8;
@@ -70,7 +72,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                         let word = L::load_words(codes);
                         L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
                         for r in 0..R {
-                            sums[r] = L::dot4::<false>(sums[r], word, four(x[r], at));
+                            sums[r] = L::dot4::<false>(sums[r], word, four::<R>(x, at, r));
                         }
                         codes = codes.add(16);
                         at += 4;
@@ -82,7 +84,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                 false => L::load(block.scales.cast::<f32>().add(16 * g)),
             };
             for r in 0..R {
-                let x_scale = x[r].add(record.scales).cast::<f32>().add(g).read();
+                let x_scale = x.add(R * record.scales).cast::<f32>().add(g * R + r).read();
                 out[r] = L::fma(L::mul(scale, L::splat(x_scale)), L::to_f32(sums[r]), out[r]);
             }
         }
@@ -91,16 +93,16 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
 }
 
 #[inline(always)]
-unsafe fn four(x: *const u8, at: usize) -> i32 {
+unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
     // SAFETY: the caller's promise.
-    unsafe { x.add(at).cast::<i32>().read_unaligned() }
+    unsafe { x.add(at * R + 4 * r).cast::<i32>().read_unaligned() }
 }
 
 /// Forty 3-bit codes in four words, as `rows16` arranges them.
 #[inline(always)]
 unsafe fn four_words<L: Lanes, const R: usize>(
     codes: *const u32,
-    x: [*const u8; R],
+    x: *const u8,
     at: usize,
     mut sums: [L::W; R],
 ) -> [L::W; R] {
@@ -113,8 +115,8 @@ unsafe fn four_words<L: Lanes, const R: usize>(
             L::prefetch(codes.cast::<u8>().wrapping_add(64 * w + AHEAD));
             let (low, middle) = (L::and(words[w], seven), L::and(L::shift_right::<3>(words[w]), seven));
             for r in 0..R {
-                sums[r] = L::dot4::<true>(sums[r], low, four(x[r], at + 8 * w));
-                sums[r] = L::dot4::<true>(sums[r], middle, four(x[r], at + 8 * w + 4));
+                sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at + 8 * w, r));
+                sums[r] = L::dot4::<true>(sums[r], middle, four::<R>(x, at + 8 * w + 4, r));
             }
         }
         let (three, bit) = (L::splat_word(0x0303_0303), L::splat_word(0x0404_0404));
@@ -122,8 +124,8 @@ unsafe fn four_words<L: Lanes, const R: usize>(
         let a = L::or(L::and(L::shift_right::<6>(words[0]), three), L::and(L::shift_right::<4>(upper), bit));
         let b = L::or(L::and(L::shift_right::<6>(words[2]), three), L::and(L::shift_right::<5>(upper), bit));
         for r in 0..R {
-            sums[r] = L::dot4::<true>(sums[r], a, four(x[r], at + 32));
-            sums[r] = L::dot4::<true>(sums[r], b, four(x[r], at + 36));
+            sums[r] = L::dot4::<true>(sums[r], a, four::<R>(x, at + 32, r));
+            sums[r] = L::dot4::<true>(sums[r], b, four::<R>(x, at + 36, r));
         }
         sums
     }

@@ -154,7 +154,7 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
             let last = blocks.min(first + share);
             if rows == 1 {
                 for index in first..last {
-                    let sums = grouped::tile::<L, BITS, WORDS, 1>(block(index), record, [x]);
+                    let sums = grouped::tile::<L, BITS, WORDS, 1>(block(index), record, x);
                     finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
                 }
             } else if L::ROWS == 8 {
@@ -178,20 +178,27 @@ unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: u
     block: impl Fn(usize) -> grouped::Block,
     x: *const u8,
 ) {
+    let words = record.bytes / 4;
+    let mut local = borrow(words * R);
     for t in (0..rows).step_by(R) {
-        let mut from = [x; R];
-        for (r, from) in from.iter_mut().enumerate() {
+        for r in 0..R {
             // The last tile is filled with its last row, whose further results are dropped.
-            *from = x.wrapping_add((t + r).min(rows - 1) * record.bytes);
+            // SAFETY: records are within the scratch memory, and written before the last barrier.
+            let from =
+                unsafe { std::slice::from_raw_parts(x.add((t + r).min(rows - 1) * record.bytes).cast::<f32>(), words) };
+            for (to, &word) in local[r..].iter_mut().step_by(R).zip(from) {
+                *to = word;
+            }
         }
         for index in blocks.clone() {
             // SAFETY: the caller's promise.
             unsafe {
-                let sums = grouped::tile::<L, BITS, WORDS, R>(block(index), record, from);
+                let sums = grouped::tile::<L, BITS, WORDS, R>(block(index), record, local.as_ptr().cast());
                 finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
             }
         }
     }
+    give_back(local);
 }
 
 #[inline(always)]
