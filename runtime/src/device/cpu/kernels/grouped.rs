@@ -99,6 +99,7 @@ unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
 }
 
 /// Forty 3-bit codes in four words, as `rows16` arranges them.
+#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
 unsafe fn four_words<L: Lanes, const R: usize>(
     codes: *const u32,
