@@ -28,6 +28,7 @@ const AHEAD: usize = 2048;
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; block and records are as large as `record` says.
+#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
 pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
     block: Block,
