@@ -47,6 +47,7 @@ pub const ORDER_3BIT: [[usize; 4]; 10] = [
 ];
 
 /// Rearranges four words of ten 3-bit codes each, lowest bits first, as [`Layout::Rows16`] stores them.
+#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 pub fn arrange_3bit(words: [u32; 4]) -> [u32; 4] {
     let code = |i: usize| words[i / 10] >> (3 * (i % 10)) & 7;
     let mut out = [0; 4];

@@ -96,6 +96,7 @@ fn seen(spec: &Attention, row: usize, position: usize) -> (usize, usize) {
 }
 
 /// Goes through all tiles that some query of the share sees.
+#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
 unsafe fn attend<L: Lanes>(
     spec: &Attention,

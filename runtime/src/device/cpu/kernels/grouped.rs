@@ -28,6 +28,7 @@ const AHEAD: usize = 2048;
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; block and records are as large as `record` says.
+#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
 pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
     block: Block,
@@ -99,6 +100,7 @@ unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
 }
 
 /// Forty 3-bit codes in four words, as `rows16` arranges them.
+#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
 unsafe fn four_words<L: Lanes, const R: usize>(
     codes: *const u32,

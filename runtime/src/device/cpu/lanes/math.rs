@@ -69,7 +69,7 @@ pub unsafe fn activate<L: Lanes>(activation: Activation, x: L::F) -> L::F {
             // `1 + tanh(u) = 2 σ(2u)` with u = √(2/π) (x + 0.044715 x³).
             Activation::GeluTanh => {
                 let cubic = L::fma(L::mul(x, x), L::splat(0.044_715), L::splat(1.0));
-                L::mul(x, sigmoid::<L>(L::mul(L::mul(x, L::splat(1.595_769_1)), cubic)))
+                L::mul(x, sigmoid::<L>(L::mul(L::mul(x, L::splat(1.595_769)), cubic)))
             }
             Activation::Gelu => {
                 let z = L::mul(L::abs(x), L::splat(std::f32::consts::FRAC_1_SQRT_2));

@@ -24,6 +24,7 @@ pub const LANES: usize = 16;
 /// # Safety
 /// All functions need the instruction set of the implementation; those that take pointers read or write 16 elements there, at
 /// any alignment.
+#[allow(clippy::missing_safety_doc, reason = "what every function needs is told once, above")]
 pub unsafe trait Lanes: Copy {
     /// Sixteen f32.
     type F: Copy;
