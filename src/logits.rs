@@ -52,7 +52,9 @@ pub fn run(options: Options) -> Result<()> {
     let images = options.image.iter().map(|path| pictures::load(path)).collect::<Result<Vec<_>>>()?;
     let mut scorer = Scorer::open(&bundle, &model.name, &options.device.choice())?;
     let logits = scorer.score(&options.tokens, &images)?;
-    let shape = [options.tokens.len(), model.vocab_size as usize];
+    // A placeholder may stand for all rows of its picture: then there are more positions than tokens.
+    let vocab_size = model.vocab_size as usize;
+    let shape = [logits.len() / vocab_size, vocab_size];
     write(&options.output, &shape, &logits)?;
     eprintln!("wrote logits [{}, {}] to {}", shape[0], shape[1], options.output.display());
     Ok(())

@@ -256,7 +256,7 @@ pub enum Elementwise {
     Activate(Activation),
     /// cap * tanh(a / cap).
     SoftCap(f32),
-    /// f(a[2i]) * a[2i + 1]; a has twice the columns.
+    /// `f(a[2i]) * a[2i + 1]`; a has twice the columns.
     Glu(Activation),
 }
 
