@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use dwindle_compiler::compile::{CompileOptions, Report, compile};
 use dwindle_compiler::target::TargetName;
 
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::progress::Bars;
 use crate::source::{Preparation, Source};
 
@@ -49,9 +49,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// What `run` compiles for: a GPU where the user names one.
-    pub fn for_device(device: &Device) -> Self {
-        let target = device.names_gpu().then(gpu_target);
+    /// What `run` compiles for: the kind of device that the user wants, or a GPU that the user names.
+    pub fn for_device(kind: Kind, device: &Device) -> Self {
+        let target = match kind {
+            Kind::Cpu => Some(TargetName::Cpu),
+            Kind::Gpu => Some(gpu_target()),
+            Kind::Auto => device.names_gpu().then(gpu_target),
+        };
         Target { target, context: None, describe_prompt: None, handover: None }
     }
 

@@ -16,6 +16,18 @@ pub struct Device {
     threads: Option<NonZeroUsize>,
 }
 
+/// Where a model that is compiled on the way runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// The GPU where there is one, else the processor
+    #[default]
+    Auto,
+    /// The GPU, be it a software one
+    Gpu,
+    /// The processor
+    Cpu,
+}
+
 impl Device {
     /// For the runtime.
     pub fn choice(&self) -> Options {

@@ -15,7 +15,7 @@ use dwindle_bundle::Bundle;
 use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice};
 
 use crate::compile::{Target, compile_sources};
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::progress::Bars;
 use crate::source::{Preparation, Source};
 use crate::{cache, demo};
@@ -79,6 +79,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     context: Option<u32>,
 
+    /// Where models that are compiled here run, and the built-in demo; a bundle runs where it was compiled for
+    #[arg(long = "device", value_enum, value_name = "KIND", default_value_t)]
+    kind: Kind,
+
     #[command(flatten)]
     device: Device,
 
@@ -123,7 +127,7 @@ fn open(options: &Options) -> Result<Bundle> {
     let resolve = |text: &String| Source::resolve(text, revision, &bars);
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
     match sources.as_slice() {
-        [] => demo::open(&Target::for_device(&options.device), &bars),
+        [] => demo::open(&Target::for_device(options.kind, &options.device), &bars),
         [Source::Bundle(path)] => Ok(Bundle::open(path)?),
         _ if sources.iter().any(|s| matches!(s, Source::Bundle(_))) => {
             bail!("a bundle stands alone: name one bundle, or several checkpoints or model directories")
@@ -134,7 +138,7 @@ fn open(options: &Options) -> Result<Bundle> {
 
 fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<Bundle> {
     let directory = cache::directory()?;
-    let target = Target { context: options.context, ..Target::for_device(&options.device) };
+    let target = Target { context: options.context, ..Target::for_device(options.kind, &options.device) };
     let mut key = cache::Key::new("run");
     key.add(target.name().name().as_bytes());
     key.add(options.preparation.scheme.as_bytes());
