@@ -22,6 +22,7 @@ use crate::{cache, demo};
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Options {
     /// A bundle; or model directories, checkpoints or hub ids: one model, or one that sees and one that chats.
     /// Without any, the built-in demo models
