@@ -1,6 +1,7 @@
 //! `dwindle compile`: model directories or checkpoints become one bundle.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 use dwindle_compiler::compile::{CompileOptions, Report, compile};
@@ -71,7 +72,12 @@ fn gpu_target() -> TargetName {
 
 /// Native kernels are far faster than a driver that runs a GPU's on the processor.
 fn default_target() -> TargetName {
-    if dwindle_runtime::device::gpu::is_there() { gpu_target() } else { TargetName::Cpu }
+    // Drivers are asked once: loading them takes time, and what they say does not change.
+    static DEFAULT: LazyLock<TargetName> = LazyLock::new(|| match dwindle_runtime::device::gpu::is_there() {
+        true => gpu_target(),
+        false => TargetName::Cpu,
+    });
+    *DEFAULT
 }
 
 /// Compiles.

@@ -46,9 +46,11 @@ pub fn open(target: &Target, bars: &Bars) -> Result<Bundle> {
     match cache::directory() {
         Ok(directory) => {
             let path = key.path(&directory);
-            if !path.is_file() || Bundle::open(&path).is_err() {
-                compile(target, &path, bars)?;
+            // What is there may be damaged; then it is made anew.
+            if let Ok(bundle) = Bundle::open(&path) {
+                return Ok(bundle);
             }
+            compile(target, &path, bars)?;
             Ok(Bundle::open(&path)?)
         }
         Err(error) => {
