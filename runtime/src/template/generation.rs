@@ -51,7 +51,8 @@ pub(super) fn replace_tags(source: &str) -> Cow<'_, str> {
 
 /// What stands between `{%` and `%}`, without whitespace and its control.
 fn word_of(tag: &str) -> &str {
-    let inner = tag.get(2..tag.len().saturating_sub(2)).unwrap_or("");
+    // A tag that never ends may be too short; what is returned still lies within it, which the caller relies on.
+    let inner = tag.get(2..tag.len().saturating_sub(2)).unwrap_or(&tag[..0]);
     let control = |c| c == '-' || c == '+';
     let inner = inner.strip_prefix(control).unwrap_or(inner);
     inner.strip_suffix(control).unwrap_or(inner).trim()
@@ -110,6 +111,8 @@ mod tests {
                 "{% raw %}{% generation %}{% endraw %}{% with %}",
             ),
             ("{% if add_generation_prompt %}{", "{% if add_generation_prompt %}{"),
+            ("generation{%", "generation{%"),
+            ("generation{%x", "generation{%x"),
             ("{% set x = 'generation' %}{% generation", "{% set x = 'generation' %}{% generation"),
         ] {
             assert_eq!(replace_tags(source), expected, "{source}");
