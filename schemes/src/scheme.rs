@@ -284,14 +284,14 @@ mod tests {
             "\nlinear = \"q4g32f16\"",
             "\nlinear = \"q3g32f16\"",
             expect![
-                "scheme `q4f16_1`, formats.linear: `q3g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+                "scheme `q4f16_1`, formats.linear: `q3g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
             ],
         );
         check_error(
             "\nlinear = \"q4g32f16\"",
             "\nlinear = \"q5g32f16\"",
             expect![
-                "scheme `q4f16_1`, formats.linear: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+                "scheme `q4f16_1`, formats.linear: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
             ],
         );
         check_error(

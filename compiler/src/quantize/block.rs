@@ -98,10 +98,10 @@ impl<'a> Tensor<'a> {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let Scratch { values, decoded, words, scales, bytes } = scratch;
-        let [row_words, row_groups] = [grouped.words(self.columns), grouped.groups(self.columns)];
+        let [row_words, row_scales] = [grouped.words(self.columns), grouped.scales(self.columns)];
         let mut store = || -> Result<(), QuantError> {
             words.resize(rows.len() * row_words, 0);
-            scales.resize(rows.len() * row_groups, 0.0);
+            scales.resize(rows.len() * row_scales, 0.0);
             encode_rows(values, self.columns, grouped, method, words, scales)?;
             decoded.resize(values.len(), 0.0);
             decode_rows(words, scales, self.columns, grouped, decoded)?;
@@ -109,7 +109,7 @@ impl<'a> Tensor<'a> {
             write_floats(grouped.scale, scales, bytes)
         };
         store().map_err(|error| self.error(error, rows.start))?;
-        let scale_offset = rows.start * row_groups * grouped.scale.bytes();
+        let scale_offset = rows.start * row_scales * grouped.scale.bytes();
         writer.write(&format!("{}.scales", self.name), scale_offset as u64, bytes)?;
         words.iter_mut().for_each(|word| *word = word.to_le());
         writer.write(&format!("{}.codes", self.name), (rows.start * row_words * 4) as u64, bytemuck::cast_slice(words))

@@ -111,7 +111,7 @@ fn blocks_join_without_seams() {
 
     let Format::Grouped(grouped) = scheme("q3f16_1").format(Role::Linear) else { panic!("q3 is grouped") };
     let mut words = vec![0; rows * grouped.words(columns)];
-    let mut scales = vec![0.0; rows * grouped.groups(columns)];
+    let mut scales = vec![0.0; rows * grouped.scales(columns)];
     dwindle_quant::encode_rows(&values, columns, &grouped, Method::Rtn, &mut words, &mut scales).unwrap();
     assert!(quantized.tensor("w.weight.codes").unwrap().bytes == bytemuck::cast_slice::<u32, u8>(&words));
     assert_eq!(quantized.tensor("w.weight.scales").unwrap().to_f32().unwrap(), scales);

@@ -325,7 +325,7 @@ fn damaged_model_directories() {
     check_damaged(
         |model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(),
         expect![
-            "DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+            "DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
         ],
     );
     check_damaged(

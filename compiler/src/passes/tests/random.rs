@@ -89,7 +89,7 @@ impl Random {
         let types = match format {
             Format::Plain(float) => vec![Type::fixed(float.into(), &[n, k])],
             Format::Grouped(g) => {
-                vec![Type::fixed(DType::U32, &[n, g.words(k)]), Type::fixed(g.scale.into(), &[n, g.groups(k)])]
+                vec![Type::fixed(DType::U32, &[n, g.words(k)]), Type::fixed(g.scale.into(), &[n, g.scales(k)])]
             }
         };
         assert_eq!(types.len(), stored_operands(Some(format)));

@@ -3,7 +3,7 @@
 //! A share of the second phase is some blocks of 16 rows. For it, tiles of rows of activations are gone through, and for
 //! each tile all its blocks, so that tile and blocks stay in the second cache.
 
-use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage};
+use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage, Zero};
 
 use super::super::lanes::{LANES, Lanes, math};
 use super::quantize::{self, Record};
@@ -45,23 +45,30 @@ pub unsafe fn run<L: Lanes>(spec: &MatMul, run: &Run<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
         match spec.matrix.storage {
-            Storage::Grouped { bits, group, scale } => {
-                let record = Record::new(spec.matrix.k, group);
-                prepare::<L>(spec, &bound, run, rows, record.groups * record.group, Some((record, bits)));
-                let words = (group / (32 / bits)) as usize;
+            Storage::Grouped { bits, group, scale, zero } => {
+                let record = Record::new(spec.matrix.k, bits, group);
+                let stored_zeros = zero == Zero::Stored;
+                let zero = zero.constant(bits).unwrap_or(1) as i32;
+                prepare::<L>(spec, &bound, run, rows, record.groups * record.group, Some((record, bits, zero)));
+                let words = record.group / (32 / bits) as usize;
                 let block = grouped::Block {
                     codes: run.pointer::<u32>(1),
                     scales: run.pointer::<u8>(bound.scales),
                     half_scales: scale == Float::F16,
+                    stored_zeros,
                     words,
                 };
-                match (bits, words) {
-                    (3, 4) => grouped_blocks::<L, 3, 4>(spec, &bound, run, rows, record, block),
-                    (3, _) => grouped_blocks::<L, 3, 0>(spec, &bound, run, rows, record, block),
-                    (4, 4) => grouped_blocks::<L, 4, 4>(spec, &bound, run, rows, record, block),
-                    (4, _) => grouped_blocks::<L, 4, 0>(spec, &bound, run, rows, record, block),
-                    (8, 8) => grouped_blocks::<L, 8, 8>(spec, &bound, run, rows, record, block),
-                    _ => grouped_blocks::<L, 8, 0>(spec, &bound, run, rows, record, block),
+                match (bits, words, stored_zeros || record.split > 1) {
+                    (3, 4, false) => grouped_blocks::<L, 3, 4, false>(spec, &bound, run, rows, record, block),
+                    (3, _, false) => grouped_blocks::<L, 3, 0, false>(spec, &bound, run, rows, record, block),
+                    (4, 4, false) => grouped_blocks::<L, 4, 4, false>(spec, &bound, run, rows, record, block),
+                    (4, _, false) => grouped_blocks::<L, 4, 0, false>(spec, &bound, run, rows, record, block),
+                    (8, 8, false) => grouped_blocks::<L, 8, 8, false>(spec, &bound, run, rows, record, block),
+                    (8, _, false) => grouped_blocks::<L, 8, 0, false>(spec, &bound, run, rows, record, block),
+                    (4, 4, true) => grouped_blocks::<L, 4, 4, true>(spec, &bound, run, rows, record, block),
+                    (3, ..) => grouped_blocks::<L, 3, 0, true>(spec, &bound, run, rows, record, block),
+                    (4, ..) => grouped_blocks::<L, 4, 0, true>(spec, &bound, run, rows, record, block),
+                    _ => grouped_blocks::<L, 8, 0, true>(spec, &bound, run, rows, record, block),
                 }
             }
             Storage::Plain(float) => {
@@ -89,7 +96,7 @@ unsafe fn prepare<L: Lanes>(
     run: &Run<'_>,
     rows: usize,
     padded: usize,
-    record: Option<(Record, u32)>,
+    record: Option<(Record, u32, i32)>,
 ) {
     let k = spec.matrix.k as usize;
     let x = run.read::<f32>(0);
@@ -107,9 +114,9 @@ unsafe fn prepare<L: Lanes>(
                 norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);
             }
             match record {
-                Some((record, bits)) => {
+                Some((record, bits, zero)) => {
                     let to = scratch.cells::<u8>().as_ptr() as *mut u8;
-                    quantize::quantize::<L>(record, bits, &row, to.add(t * record.bytes));
+                    quantize::quantize::<L>(record, bits, zero, &row, to.add(t * record.bytes));
                 }
                 None => {
                     let to = scratch.cells::<f32>().as_ptr() as *mut f32;
@@ -128,7 +135,7 @@ fn share_blocks(blocks: usize, members: usize, bytes: usize) -> usize {
 }
 
 #[inline(always)]
-unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
+unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MORE: bool>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,
@@ -141,7 +148,7 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
         let x = run.scratch.cells::<u8>().as_ptr() as *const u8;
         let block = |index: usize| grouped::Block {
             codes: all.codes.add(index * record.groups * all.words * LANES),
-            scales: all.scales.add(index * record.groups * LANES * if all.half_scales { 2 } else { 4 }),
+            scales: all.scales.add(index * (record.groups / record.split) * all.group_bytes()),
             ..all
         };
         let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
@@ -154,13 +161,13 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
             let last = blocks.min(first + share);
             if rows == 1 {
                 for index in first..last {
-                    let sums = grouped::tile::<L, BITS, WORDS, 1>(block(index), record, x);
+                    let sums = grouped::tile::<L, BITS, WORDS, 1, MORE>(block(index), record, x);
                     finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
                 }
             } else if L::ROWS == 8 {
-                grouped_rows::<L, BITS, WORDS, 8>(spec, bound, run, rows, record, first..last, block, x);
+                grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, first..last, block, x);
             } else {
-                grouped_rows::<L, BITS, WORDS, 2>(spec, bound, run, rows, record, first..last, block, x);
+                grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, first..last, block, x);
             }
         }
     }
@@ -168,7 +175,7 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
 
 #[expect(clippy::too_many_arguments, reason = "the body of one loop, once for each number of rows")]
 #[inline(always)]
-unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
+unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize, const MORE: bool>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,
@@ -193,7 +200,7 @@ unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: u
         for index in blocks.clone() {
             // SAFETY: the caller's promise.
             unsafe {
-                let sums = grouped::tile::<L, BITS, WORDS, R>(block(index), record, local.as_ptr().cast());
+                let sums = grouped::tile::<L, BITS, WORDS, R, MORE>(block(index), record, local.as_ptr().cast());
                 finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
             }
         }

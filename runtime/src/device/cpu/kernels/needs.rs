@@ -196,7 +196,9 @@ pub fn scratch_bytes(kernel: &NativeKernel, max_rows: u32) -> u64 {
         NativeKernel::MatMul(m) => {
             let rows = u64::from(m.rows.unwrap_or(max_rows));
             match m.matrix.storage {
-                Storage::Grouped { group, .. } => rows * quantize::Record::new(m.matrix.k, group).bytes as u64,
+                Storage::Grouped { bits, group, .. } => {
+                    rows * quantize::Record::new(m.matrix.k, bits, group).bytes as u64
+                }
                 Storage::Plain(_) if m.rms_norm.is_some() => rows * u64::from(m.matrix.k) * 4,
                 Storage::Plain(_) => 0,
             }

@@ -65,16 +65,22 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
             let bits: Vec<u16> = rows16(&halves, k).into_iter().map(f16::to_bits).collect();
             Stored { matrix, bindings: vec![bytes_of(&bits)], values }
         }
-        Storage::Grouped { bits, group, scale } => {
+        Storage::Grouped { bits, group, scale, zero } => {
             let (group, per_word) = (group as usize, (32 / bits) as usize);
-            let (groups, zero) = (k.div_ceil(group), (1 << (bits - 1)) - 1);
+            let groups = k.div_ceil(group);
+            let zeros: Vec<f16> = match zero.constant(bits) {
+                Some(zero) => vec![half(zero as f32); n * groups],
+                // Not only whole ones: the format allows any.
+                None => (0..n * groups).map(|_| half((random.word() % (4 << bits)) as f32 * 0.25)).collect(),
+            };
             let codes: Vec<u32> = (0..n * groups * group).map(|_| random.word() & ((1 << bits) - 1)).collect();
             let scales: Vec<f16> = random.floats(n * groups).into_iter().map(half).collect();
             let mut values = Vec::with_capacity(n * k);
             for row in 0..n {
                 for column in 0..k {
-                    let code = codes[row * groups * group + column] as i32 - zero;
-                    values.push(code as f32 * scales[row * groups + column / group].to_f32());
+                    let at = row * groups + column / group;
+                    let code = codes[row * groups * group + column] as f32 - zeros[at].to_f32();
+                    values.push(code * scales[at].to_f32());
                 }
             }
             let mut words: Vec<u32> = codes
@@ -85,7 +91,13 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
                 words.as_chunks_mut::<4>().0.iter_mut().for_each(|words| *words = arrange_3bit(*words));
             }
             let words = rows16(&words, groups * group / per_word);
-            let scales = rows16(&scales, groups);
+            let scales = match zero {
+                Zero::Stored => {
+                    let pairs: Vec<f16> = scales.iter().zip(&zeros).flat_map(|(&s, &z)| [s, z]).collect();
+                    rows16(&pairs, 2 * groups)
+                }
+                _ => rows16(&scales, groups),
+            };
             let scales = match scale {
                 Float::F16 => bytes_of(&scales.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
                 Float::F32 => bytes_of(&scales.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
@@ -96,7 +108,8 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
 }
 
 fn formats() -> Vec<Storage> {
-    let grouped = |bits, group, scale| Storage::Grouped { bits, group, scale };
+    let with_zero = |bits, group, scale, zero| Storage::Grouped { bits, group, scale, zero };
+    let grouped = |bits, group, scale| with_zero(bits, group, scale, Zero::Centered);
     vec![
         Storage::Plain(Float::F32),
         Storage::Plain(Float::F16),
@@ -108,6 +121,15 @@ fn formats() -> Vec<Storage> {
         grouped(4, 256, Float::F16),
         grouped(8, 32, Float::F16),
         grouped(8, 4, Float::F32),
+        with_zero(4, 32, Float::F16, Zero::Fixed(8)),
+        with_zero(8, 32, Float::F16, Zero::Fixed(128)),
+        with_zero(3, 80, Float::F16, Zero::Fixed(0)),
+        with_zero(4, 128, Float::F16, Zero::Stored),
+        with_zero(4, 32, Float::F32, Zero::Stored),
+        with_zero(4, 8, Float::F16, Zero::Stored),
+        with_zero(4, 96, Float::F32, Zero::Stored),
+        with_zero(3, 40, Float::F16, Zero::Stored),
+        with_zero(8, 64, Float::F16, Zero::Stored),
     ]
 }
 
@@ -289,7 +311,9 @@ fn products_of_every_format_and_odd_shape() {
 #[test]
 fn products_with_prologue_and_epilogue() {
     let mut random = Random(2);
-    for storage in [Storage::Plain(Float::F16), Storage::Grouped { bits: 4, group: 32, scale: Float::F16 }] {
+    for storage in
+        [Storage::Plain(Float::F16), Storage::Grouped { bits: 4, group: 32, scale: Float::F16, zero: Zero::Centered }]
+    {
         let stored = stored(storage, 38, 72, &mut random);
         let plain = matmul(stored.matrix);
         let all = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
