@@ -160,6 +160,20 @@ pub enum Error {
         available: u64,
     },
 
+    /// Not enough memory for a step.
+    #[error(
+        "{step} needs {} of memory, {} are left; close other programs, raise the limit of the control group, or use fewer threads (RAYON_NUM_THREADS)",
+        Size(*needed), Size(*available)
+    )]
+    Memory {
+        /// Of what.
+        step: &'static str,
+        /// Bytes at the worst moment.
+        needed: u64,
+        /// Bytes that may still be taken.
+        available: u64,
+    },
+
     /// Quantizing twice would add up the errors of both.
     #[error(
         "{} is already quantized as {scheme}; quantize the converted model directory it was made from", path.display()

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::carried;
 use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS, ModelJson};
 use crate::error::{Error, Result};
+use crate::room;
 
 /// Bytes left free for what is small: descriptions, directories, the file system's own.
 const SPARE: u64 = 1 << 20;
@@ -34,7 +35,11 @@ impl OutputDirectory {
             _ => PathBuf::from("."),
         };
         fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-        check_space(&parent, target, bytes.saturating_add(SPARE))?;
+        let needed = bytes.saturating_add(SPARE);
+        // Where the file system does not tell, writing will.
+        if let Some(available) = room::disk(&parent).filter(|available| *available < needed) {
+            return Err(Error::DiskSpace { path: target.to_owned(), needed, available });
+        }
         let partial = beside(&parent, target, "partial")?;
         Ok(OutputDirectory { partial, target: target.to_owned(), parent })
     }
@@ -115,22 +120,6 @@ fn check_replaceable(target: &Path) -> Result<()> {
     names.retain(|name| !ours(name));
     names.sort();
     if names.is_empty() { Ok(()) } else { occupied(format!("holds other files too: {}", names.join(", "))) }
-}
-
-#[cfg(unix)]
-fn check_space(parent: &Path, target: &Path, needed: u64) -> Result<()> {
-    // Where the file system does not tell, writing will.
-    let Ok(info) = rustix::fs::statvfs(parent) else { return Ok(()) };
-    let available = info.f_bavail.saturating_mul(info.f_frsize);
-    if needed > available {
-        return Err(Error::DiskSpace { path: target.to_owned(), needed, available });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_space(_parent: &Path, _target: &Path, _needed: u64) -> Result<()> {
-    Ok(())
 }
 
 /// Makes a file, or the entries of a directory, durable.
