@@ -8,6 +8,7 @@ mod convert;
 mod directory;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod import;
 mod json;
 mod layers;
 mod mapping;
