@@ -5,6 +5,10 @@
 //! stays in its own file below this one. The rest is here once: comparison with what the family needs, the streaming writer, the
 //! description. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
+mod awq;
+mod gptq;
+mod linears;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -48,7 +52,8 @@ pub(crate) struct Offer {
 pub(crate) struct Rows {
     /// Codes of a grouped tensor, `[rows, words]`.
     pub words: Vec<u32>,
-    /// Scales of a grouped tensor, `[rows, groups]`, or all values of a plain one; little-endian floats of its format.
+    /// Scales of a grouped tensor, `[rows, groups]` (`[rows, groups, 2]` with zeros after them, where it stores zeros), or all
+    /// values of a plain one; little-endian floats of its format.
     pub floats: Vec<u8>,
 }
 
@@ -100,8 +105,7 @@ pub(crate) trait Packed: Sync {
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    let _ = path;
-    Ok(None)
+    linears::open(path)
 }
 
 /// Writes `source` to `out`, which may be missing, empty, or a model directory to replace.
@@ -240,7 +244,7 @@ fn write_rows(
             Ok(buffer.floats.len() as u64)
         }
         Format::Grouped(grouped) => {
-            let [words, scales] = [grouped.words(columns), grouped.groups(columns) * grouped.scale.bytes()];
+            let [words, scales] = [grouped.words(columns), grouped.scales(columns) * grouped.scale.bytes()];
             assert_eq!(buffer.words.len(), rows.len() * words, "a source fills the rows that it is asked for");
             assert_eq!(buffer.floats.len(), rows.len() * scales, "a source fills the rows that it is asked for");
             buffer.words.iter_mut().for_each(|word| *word = word.to_le());
