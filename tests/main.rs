@@ -4,6 +4,7 @@ mod cli;
 mod end_to_end;
 mod golden;
 mod hub;
+mod imports;
 mod kernels;
 mod tidy;
 mod workbench;

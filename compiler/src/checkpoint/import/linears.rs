@@ -221,9 +221,9 @@ impl Linears {
         }
         if let Some(first) = reordered.first() {
             let reason = format!(
-                "`{first}` and {} others sort columns by activation; quantize again with desc_act=False, or convert the \
-                 unquantized checkpoint",
-                reordered.len() - 1
+                "{} layers, of which `{first}` is the first, sort columns by activation; quantize again with \
+                 desc_act=False, or convert the unquantized checkpoint",
+                reordered.len()
             );
             return Err(unsupported("desc_act", reason));
         }
