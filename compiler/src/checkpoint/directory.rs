@@ -117,8 +117,12 @@ fn check_replaceable(target: &Path) -> Result<()> {
     if names.is_empty() { Ok(()) } else { occupied(format!("holds other files too: {}", names.join(", "))) }
 }
 
+/// Checks that the file system of the existing directory `parent` has room for `needed` bytes that will be written to `target`.
+///
+/// # Errors
+/// [`Error::DiskSpace`], which names `target`.
 #[cfg(unix)]
-fn check_space(parent: &Path, target: &Path, needed: u64) -> Result<()> {
+pub fn check_space(parent: &Path, target: &Path, needed: u64) -> Result<()> {
     // Where the file system does not tell, writing will.
     let Ok(info) = rustix::fs::statvfs(parent) else { return Ok(()) };
     let available = info.f_bavail.saturating_mul(info.f_frsize);
@@ -128,8 +132,12 @@ fn check_space(parent: &Path, target: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
+/// Nothing is known about room on this platform; writing will tell.
+///
+/// # Errors
+/// None here.
 #[cfg(not(unix))]
-fn check_space(_parent: &Path, _target: &Path, _needed: u64) -> Result<()> {
+pub fn check_space(_parent: &Path, _target: &Path, _needed: u64) -> Result<()> {
     Ok(())
 }
 

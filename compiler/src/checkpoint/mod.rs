@@ -19,6 +19,7 @@ mod source;
 
 pub use convert::{ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
+pub use directory::check_space;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix};
