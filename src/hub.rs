@@ -210,11 +210,9 @@ impl Hub {
         if needed == 0 || self.settings.offline {
             return Ok(());
         }
-        fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
-        match dwindle_compiler::checkpoint::check_space(&folder, &folder, needed) {
-            Err(dwindle_compiler::Error::DiskSpace { path, needed, available }) => {
-                Err(Error::DiskSpace { path, needed, available })
-            }
+        match dwindle_compiler::room::disk(&folder) {
+            Some(available) if available < needed => Err(Error::DiskSpace { path: folder, needed, available }),
+            // Where the file system does not tell, writing will.
             _ => Ok(()),
         }
     }
