@@ -14,7 +14,7 @@ const WEIGHTS: &str = "model.safetensors";
 
 fn output(hub: &Hub, dwindle: &Dwindle, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = dwindle.command(arguments);
-    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", &hub.address).env("NO_PROXY", "127.0.0.1");
+    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", &hub.address).env("NO_PROXY", "127.0.0.1,localhost");
     command.envs(variables.iter().copied()).output().unwrap()
 }
 
@@ -142,9 +142,27 @@ fn wrong_bytes_never_reach_the_cache() {
         assert!(!snapshot.join(file).exists());
         assert!(!model_cache(&dwindle).join("refs").exists(), "a revision that is not whole is not remembered");
     };
-    check("config.json", Fault::Flip, expect![[r#""#]]);
-    check(WEIGHTS, Fault::Flip, expect![[r#""#]]);
-    check(WEIGHTS, Fault::Short, expect![[r#""#]]);
+    check(
+        "config.json",
+        Fault::Flip,
+        expect![
+            "6 error: config.json arrived damaged and was removed: its git blob hash is d4a479c4ef301fe768a3e49f669319f847906726 where the hub lists bb1339a45500f54250e29ecf00e0d21b00590e4d. Try again; if it happens again, a proxy or mirror changes files"
+        ],
+    );
+    check(
+        WEIGHTS,
+        Fault::Flip,
+        expect![
+            "6 error: model.safetensors arrived damaged and was removed: its sha256 is 8e6437db48f861776aacf46f8af2f15afe7d02ae84eaccca09c7067828130745 where the hub lists 4080f16471ed2f499eb362b488018e95395a331edb29f926fed48e86eba73615. Try again; if it happens again, a proxy or mirror changes files"
+        ],
+    );
+    check(
+        WEIGHTS,
+        Fault::Short,
+        expect![
+            "6 error: model.safetensors has 241172 bytes where the hub lists 482344: the file on the server is damaged or just changed; try again later"
+        ],
+    );
     // The next attempt gets the right bytes.
     convert(&hub, &dwindle, "tiny/qwen2");
     assert_converted_like_local(&dwindle, "qwen2");
@@ -156,7 +174,7 @@ fn a_file_that_shrinks_while_it_is_downloaded() {
     let dwindle = Dwindle::new();
     hub.fault(WEIGHTS, Fault::Cut, 1);
     hub.fault(WEIGHTS, Fault::Short, 1);
-    expect![[r#""#]].assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[]));
+    expect!["6 error: model.safetensors has 241172 bytes where the hub lists 482344: the file on the server is damaged or just changed; try again later"].assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[]));
 }
 
 #[test]
@@ -191,21 +209,41 @@ fn trouble_that_stays_is_told() {
         hub.fault(file, Fault::Status(status, headers), 5);
         expected.assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[]));
     };
-    check("listing", "503 Service Unavailable", "Retry-After: 0\r\n", expect![[r#""#]]);
-    check("config.json", "502 Bad Gateway", "Retry-After: 0\r\n", expect![[r#""#]]);
-    check("tokenizer.json", "429 Too Many Requests", "Retry-After: 0\r\n", expect![[r#""#]]);
+    check(
+        "listing",
+        "503 Service Unavailable",
+        "Retry-After: 0\r\n",
+        expect!["3 error: the hub answered 503 for tiny/qwen2: try again later; what was downloaded is kept"],
+    );
+    check(
+        "config.json",
+        "502 Bad Gateway",
+        "Retry-After: 0\r\n",
+        expect![
+            "3 error: the hub answered 502 for config.json of tiny/qwen2: try again later; what was downloaded is kept"
+        ],
+    );
+    check(
+        "generation_config.json",
+        "429 Too Many Requests",
+        "Retry-After: 0\r\n",
+        expect![
+            "3 error: the hub limits the rate of requests for another 0 s: try again later; what was downloaded is kept. A token in HF_TOKEN raises the limit"
+        ],
+    );
     // Once is enough where waiting would take an hour, or cannot help.
     let other = Hub::start(golden("qwen2"));
     other.fault("listing", Fault::Status("429 Too Many Requests", "Retry-After: 3600\r\n"), 1);
-    expect![[r#""#]].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
+    expect!["3 error: the hub limits the rate of requests for another 3600 s: try again later; what was downloaded is kept. A token in HF_TOKEN raises the limit"].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
     other.fault(WEIGHTS, Fault::Status("410 Gone", ""), 1);
-    expect![[r#""#]].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
+    expect!["3 error: the hub answered 410 for model.safetensors of tiny/qwen2: try again later; what was downloaded is kept"].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
     other.fault(WEIGHTS, Fault::Status("404 Not Found", ""), 1);
-    expect![[r#""#]].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
+    expect!["3 error: tiny/qwen2 (revision main) has no file model.safetensors, though it was listed; try again"]
+        .assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
     other.fault(WEIGHTS, Fault::Status("206 Partial Content", ""), 1);
-    expect![[r#""#]].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
+    expect!["3 error: the hub's answer about model.safetensors makes no sense: a part of the file came that does not say which (`Content-Range`). Is HF_ENDPOINT right?"].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
     other.fault(WEIGHTS, Fault::Status("206 Partial Content", "Content-Range: bytes 5-9/10\r\n"), 1);
-    expect![[r#""#]].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
+    expect!["3 error: the hub's answer about model.safetensors makes no sense: byte 0 and what follows was asked for, bytes 5-9 came. Is HF_ENDPOINT right?"].assert_eq(&refused(&other, &dwindle, "tiny/qwen2", &[]));
 }
 
 #[test]
@@ -215,15 +253,54 @@ fn refusals() {
     let check = |id: &str, token: &[(&str, &str)], expected: Expect| {
         expected.assert_eq(&refused(&hub, &dwindle, id, token));
     };
-    check("gated/model", &[], expect![[r#""#]]);
-    check("gated/model", &[("HF_TOKEN", "hf_wrong")], expect![[r#""#]]);
-    check("private/model", &[], expect![[r#""#]]);
-    check("private/model", &[("HF_TOKEN", "hf_wrong")], expect![[r#""#]]);
-    check("bare/model", &[], expect![[r#""#]]);
-    check("odd/model", &[], expect![[r#""#]]);
+    check(
+        "gated/model",
+        &[],
+        expect![
+            "3 error: gated/model is gated: accept its licence at http://hub/gated/model, make an access token, and set HF_TOKEN to it"
+        ],
+    );
+    check(
+        "gated/model",
+        &[("HF_TOKEN", "hf_wrong")],
+        expect![
+            "3 error: gated/model is gated and the account of the token in use has no access: accept its licence at http://hub/gated/model, make an access token, and set HF_TOKEN to it"
+        ],
+    );
+    check(
+        "private/model",
+        &[],
+        expect![
+            "3 error: the hub has no model private/model for visitors without a token: check the spelling; if it is private, set HF_TOKEN to a token that may read it"
+        ],
+    );
+    check(
+        "private/model",
+        &[("HF_TOKEN", "hf_wrong")],
+        expect![
+            "3 error: the hub has no model private/model for the account of the token in use: check the spelling; if it is private, set HF_TOKEN to a token that may read it"
+        ],
+    );
+    check(
+        "bare/model",
+        &[],
+        expect![[
+            r#"3 error: bare/model holds no safetensors files: look on the hub for a repository that does, or convert it there ("Convert to safetensors")"#
+        ]],
+    );
+    check(
+        "odd/model",
+        &[],
+        expect![
+            "3 error: the hub's answer about odd/model makes no sense: it is no JSON (expected value at line 1 column 1). Is HF_ENDPOINT right?"
+        ],
+    );
     let arguments = ["convert", "tiny/qwen2", "--revision", "v9", "-o", "model"];
     let told = output(&hub, &dwindle, &arguments, &[]);
-    expect![[r#""#]].assert_eq(std::str::from_utf8(&told.stderr).unwrap());
+    expect![[r#"
+        error: the hub has no model tiny/qwen2 with revision v9: check the spelling of both
+    "#]]
+    .assert_eq(std::str::from_utf8(&told.stderr).unwrap());
     // With the token, which only the hub gets to see, not the store of large files.
     let told = output(&hub, &dwindle, &["convert", "gated/model", "-o", "model"], &[("HF_TOKEN", TOKEN)]);
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
@@ -242,11 +319,11 @@ fn without_a_network() {
         let text = refused(&hub, dwindle, "tiny/qwen2", &[("HF_ENDPOINT", &closed)]);
         text.split_once("Check").map(|(_, hint)| hint.to_owned()).unwrap_or(text)
     };
-    expect![[r#""#]].assert_eq(&unreachable(&dwindle));
-    expect![[r#""#]].assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[("HF_HUB_OFFLINE", "1")]));
+    expect![" the network; what was downloaded is kept and taken up again"].assert_eq(&unreachable(&dwindle));
+    expect!["3 error: tiny/qwen2 (revision main) is not in the cache hf/hub and HF_HUB_OFFLINE is set: unset it to download, or name a local directory"].assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[("HF_HUB_OFFLINE", "1")]));
     convert(&hub, &dwindle, "tiny/qwen2");
     std::fs::remove_dir_all(dwindle.path("model")).unwrap();
-    expect![[r#""#]].assert_eq(&unreachable(&dwindle));
+    expect![" the network; what was downloaded is kept and taken up again. The model is in the cache: with HF_HUB_OFFLINE=1 it is used from there"].assert_eq(&unreachable(&dwindle));
 }
 
 #[test]

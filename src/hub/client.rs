@@ -204,13 +204,15 @@ impl Patience {
         let pause = match failure.again {
             Again::Never => return Err(failure.error),
             _ if self.failures >= ATTEMPTS => return Err(failure.error),
-            Again::Soon => FIRST_PAUSE * (1 << (self.failures - 1)),
+            Again::Soon => {
+                tracing::info!("{}; trying again", failure.error);
+                FIRST_PAUSE * (1 << (self.failures - 1))
+            }
             Again::After(pause) => {
-                tracing::warn!("{}; going on in {} s", failure.error, pause.as_secs());
+                tracing::warn!("the hub asks for a pause; going on in {} s", pause.as_secs());
                 pause
             }
         };
-        tracing::info!("{}; trying again", failure.error);
         let end = Instant::now() + pause;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             if stop.load(Ordering::Relaxed) {

@@ -60,9 +60,12 @@ impl Hub {
 
     fn start_as(folder: PathBuf, tells: bool) -> Self {
         let [hub, store] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
-        let state = State { folder, tells, faults: Mutex::default(), log: Mutex::default(), store: address(&store) };
-        let made = Hub { address: address(&hub), state: Arc::new(state) };
+        // Two hosts, as far as a client can tell.
+        let address =
+            |host: &str, listener: &TcpListener| format!("http://{host}:{}", listener.local_addr().unwrap().port());
+        let (log, faults) = (Mutex::default(), Mutex::default());
+        let state = State { folder, tells, faults, log, store: address("localhost", &store) };
+        let made = Hub { address: address("127.0.0.1", &hub), state: Arc::new(state) };
         for (listener, is_store) in [(hub, false), (store, true)] {
             let state = made.state.clone();
             std::thread::spawn(move || {
