@@ -6,7 +6,7 @@
 //! releases however the owner ends: whoever gets the lock knows that nobody is at work here.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -71,6 +71,19 @@ impl Workplace {
     /// The journal's file.
     pub(crate) fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
+    }
+
+    /// Whether a dead owner left work for the same `purpose`.
+    pub(crate) fn is_for(&self, purpose: &str) -> Result<bool> {
+        let journal = self.journal();
+        let file = match File::open(&journal) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(Error::io("open", &journal))?,
+        };
+        let mut first = Vec::new();
+        let line = format!("{purpose}\n").into_bytes();
+        file.take(line.len() as u64).read_to_end(&mut first).map_err(Error::io("read", &journal))?;
+        Ok(first == line)
     }
 
     /// Removes what a dead owner left, and writes `purpose`, one line, as the beginning of the journal.
