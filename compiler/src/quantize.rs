@@ -59,7 +59,7 @@ impl<'a> Quantization<'a> {
             step: "quantize",
             bytes_in: model.tensors().mapping().len() as u64,
             bytes_to_download: 0,
-            bytes_out: bytes_out(&description.tensors, model.path()),
+            bytes_out: bytes_out(&description.tensors, carried::total_bytes(model.path())),
             bytes_meanwhile: SPARE_DISK,
             peak_memory: peak_memory(&description.tensors, &BTreeMap::new(), Mode::Encode(method)),
         };

@@ -10,7 +10,7 @@ mod journal;
 mod stream;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dwindle_quant::{ErrorStats, Method};
 use rayon::prelude::*;
@@ -24,7 +24,7 @@ use self::stream::Pool;
 use crate::checkpoint::import::Packed;
 use crate::checkpoint::safetensors::{SafeTensors, TensorWriter};
 use crate::checkpoint::{
-    CarriedFile, MODEL_SAFETENSORS, ModelJson, OutputDirectory, SourceFile, TensorInfo, carried, stored_layout,
+    CarriedFile, MODEL_SAFETENSORS, ModelJson, OutputDirectory, SourceFile, TensorInfo, stored_layout,
 };
 use crate::error::Result;
 use crate::progress::Progress;
@@ -62,9 +62,9 @@ pub(crate) struct Transcript {
     journal: Option<Journal>,
 }
 
-/// Bytes of a model directory with these tensors and the carried files of the directory `source`.
-pub(crate) fn bytes_out(tensors: &BTreeMap<String, TensorInfo>, source: &Path) -> u64 {
-    stored_layout(tensors).file_bytes() + carried::total_bytes(source)
+/// Bytes of a model directory with these tensors and `carried` bytes of other files, without its description.
+pub(crate) fn bytes_out(tensors: &BTreeMap<String, TensorInfo>, carried: u64) -> u64 {
+    stored_layout(tensors).file_bytes() + carried
 }
 
 impl Transcript {
@@ -103,9 +103,6 @@ impl Transcript {
             believed += 1;
         }
         journal.truncate(believed)?;
-        if believed > 0 {
-            self.output.keep();
-        }
         Ok(journal)
     }
 
@@ -127,6 +124,16 @@ impl Transcript {
     /// Files that were finished by an earlier process.
     pub fn finished(&self) -> impl Iterator<Item = &Finished> {
         self.journal.iter().flat_map(|journal| &journal.finished)
+    }
+
+    /// Whether what is finished stays when this value is dropped, for [`resume`](Self::resume).
+    pub fn keep(&mut self, kept: bool) {
+        self.output.keep(kept);
+    }
+
+    /// Where files may be kept until they are transcribed.
+    pub fn source_path(&self) -> PathBuf {
+        self.output.source_path()
     }
 
     /// Transcribes the `given` tensors of a file; its hash if that is `wanted`.
@@ -161,7 +168,6 @@ impl Transcript {
             given.iter().map(|given| (given.name.clone(), self.outcomes[&given.name])).collect();
         let output = self.hash_output(tensors.keys())?;
         journal.append(Finished { file, tensors, ignored: ignored.to_vec(), output })?;
-        self.output.keep();
         self.journal = Some(journal);
         Ok(())
     }

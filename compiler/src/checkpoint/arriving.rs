@@ -2,7 +2,7 @@
 //! before an interruption is not needed again.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
@@ -123,7 +123,8 @@ impl Announcement {
         let quantization = self.quantization.as_ref().expect("what arrives is quantized");
         let identity = Identity::new(quantization, config.blake3.clone(), files);
         let model = self.model.clone();
-        let transcript = Transcript::resume(model, mode(&self.quantization), &self.work, out, &identity)?;
+        let mut transcript = Transcript::resume(model, mode(&self.quantization), &self.work, out, &identity)?;
+        transcript.keep(true);
         let mut sources = BTreeMap::new();
         for finished in transcript.finished() {
             sources.insert(finished.file.name.clone(), finished.file.clone());
@@ -133,7 +134,8 @@ impl Announcement {
     }
 }
 
-/// A model directory that is made of files as they arrive. Dropping it keeps what is finished for the next attempt.
+/// A model directory that is made of files as they arrive. Dropping it keeps what is finished for the next attempt, unless the
+/// files are of no use.
 #[derive(Debug)]
 pub struct Arriving<'a> {
     announcement: &'a Announcement,
@@ -149,12 +151,24 @@ impl Arriving<'_> {
         self.announcement.files.iter().filter(|file| !self.sources.contains_key(&file.name)).collect()
     }
 
+    /// A folder for files that do not stay, on the file system of the output. What is in it survives interruptions as the rest does.
+    pub fn folder(&self) -> PathBuf {
+        self.transcript.source_path()
+    }
+
     /// Transcribes the file `name`, which is at `path`. When this returns, its part of the output is durable, and the file is not
     /// needed any more.
     ///
     /// # Errors
     /// The file is damaged, or does not hold what the index or the family says; weights do not fit their format; writing fails.
     pub fn file(&mut self, name: &str, path: &Path, progress: &dyn Progress) -> Result<()> {
+        let transcribed = self.transcribe(name, path, progress);
+        // A checkpoint that is not what it should be will not become so; what was made of it is of no use.
+        self.transcript.keep(matches!(transcribed, Ok(()) | Err(Error::Io { .. })));
+        transcribed
+    }
+
+    fn transcribe(&mut self, name: &str, path: &Path, progress: &dyn Progress) -> Result<()> {
         let Announcement { outline, index, .. } = self.announcement;
         let file = SafeTensors::open(path)?;
         if let Some(listed) = index.as_ref().and_then(|index| index.get(name)) {

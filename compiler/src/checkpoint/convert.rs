@@ -99,7 +99,7 @@ impl Conversion {
             step: "convert",
             bytes_in: source.files().into_iter().map(length).sum(),
             bytes_to_download: 0,
-            bytes_out: bytes_out(&model.tensors, source.path()),
+            bytes_out: bytes_out(&model.tensors, source.carried_bytes()),
             bytes_meanwhile: SPARE_DISK,
             peak_memory: peak_memory(&model.tensors, &offered, mode(&quantization)),
         };
@@ -177,11 +177,10 @@ impl Conversion {
             }
         };
         let model = transcript.finish(sources, carry, quantize::describe(&self.quantization))?;
-        let path = match &self.input {
-            Input::Packed(source) => source.path(),
-            Input::Checkpoint(source) => source.path(),
+        self.report.warnings = match &self.input {
+            Input::Packed(source) => source.warnings(&model.files),
+            Input::Checkpoint(source) => without_tokenizer(source.path(), &model.files).into_iter().collect(),
         };
-        self.report.warnings.extend(without_tokenizer(path, &model.files));
         Ok((ModelDir::open(out)?, self.report))
     }
 }
@@ -211,7 +210,7 @@ impl Outline {
             step: "convert",
             bytes_in,
             bytes_to_download: 0,
-            bytes_out: bytes_out(&model.tensors, self.path()),
+            bytes_out: bytes_out(&model.tensors, carried::total_bytes(self.path())),
             bytes_meanwhile: SPARE_DISK,
             peak_memory: peak_memory(&model.tensors, &Default::default(), mode(quantization)),
         }

@@ -58,9 +58,14 @@ impl OutputDirectory {
         self.workplace.journal()
     }
 
-    /// What was written stays when this value is dropped, for [`resume`](Self::resume).
-    pub fn keep(&mut self) {
-        self.workplace.keep();
+    /// Whether what was written stays when this value is dropped, for [`resume`](Self::resume).
+    pub fn keep(&mut self, kept: bool) {
+        self.workplace.keep(kept);
+    }
+
+    /// Where files may be kept that the output is made of.
+    pub fn source_path(&self) -> PathBuf {
+        self.workplace.source_path()
     }
 
     /// Where to write.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
+use super::carried;
 use super::model_dir::{CarriedFile, ModelJson, TensorInfo};
 use super::problems::TensorProblems;
 use super::selection::Needs;
@@ -69,6 +70,16 @@ pub(crate) trait Packed: Sync {
 
     /// Writes the files that a model directory carries (tokenizer, template) to `to`.
     fn carry(&self, to: &Path) -> Result<Vec<CarriedFile>>;
+
+    /// Bytes that [`carry`](Self::carry) writes, at most.
+    fn carried_bytes(&self) -> u64 {
+        carried::total_bytes(self.path())
+    }
+
+    /// What may be missed later in a model that carries `files`.
+    fn warnings(&self, files: &[CarriedFile]) -> Vec<String> {
+        super::convert::without_tokenizer(self.path(), files).into_iter().collect()
+    }
 
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;

@@ -227,6 +227,8 @@ fn refusals() {
             }
             published.weights = other;
         },
-        expect!["DIR/weights/model-00001-of-00002.safetensors is not a safetensors file: it looks like an HTML or XML page; the download failed, perhaps for lack of a login"],
+        expect![
+            "DIR/weights/model-00001-of-00002.safetensors is not a safetensors file: it looks like an HTML or XML page; the download failed, perhaps for lack of a login"
+        ],
     );
 }
