@@ -336,3 +336,29 @@ fn a_mirror_whose_listing_tells_no_hashes_is_asked_for_each() {
     assert_converted_like_local(&dwindle, "qwen2");
     assert!(hub.requests().contains(&format!("HEAD /tiny/qwen2/resolve/{COMMIT}/{WEIGHTS}")));
 }
+
+#[test]
+fn inspecting_a_hub_id_downloads_the_configuration_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "generation_config.json", WEIGHTS] {
+        std::fs::copy(golden("qwen2").join(name), folder.path().join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    std::fs::write(folder.path().join("config.json"), config.replace("\"qwen2\"", "\"qwen9\"")).unwrap();
+    let hub = Hub::start(folder.path().to_owned());
+    let dwindle = Dwindle::new();
+    let told = output(&hub, &dwindle, &["inspect", "tiny/qwen2"], &[]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let text = String::from_utf8(told.stdout).unwrap();
+    expect![[r#""#]].assert_eq(text.split("\nconfiguration\n").next().unwrap());
+    let files: Vec<_> = hub.requests().into_iter().filter(|request| !request.contains("/api/")).collect();
+    assert_eq!(files, [format!("GET /tiny/qwen2/resolve/{COMMIT}/config.json")]);
+    let told = output(&hub, &dwindle, &["inspect", "tiny/qwen2", "--json"], &[]);
+    let examination: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&examination["supported"], &examination["model_type"]), (&false.into(), &"qwen9".into()));
+    // Without the network, conversion says what is missing.
+    let told = dwindle.fail(&["convert", "tiny/qwen2", "-o", "model"]);
+    assert!(told.contains("the weights of tiny/qwen2 (revision main) is not in the cache"), "{told}");
+    let told = output(&hub, &dwindle, &["inspect", "bare/model"], &[]);
+    expect![[r#""#]].assert_eq(std::str::from_utf8(&told.stderr).unwrap());
+}
