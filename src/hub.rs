@@ -134,7 +134,12 @@ impl Hub {
         for arrival in self.arrivals(listing, files, &Place::Cache, bars)? {
             arrival?;
         }
-        Ok(self.cache_of(&listing.id).snapshot(&listing.commit))
+        let cache = self.cache_of(&listing.id);
+        // An older commit that is here in full stays what the revision means without a network.
+        if cache.list(&listing.id, &listing.revision).is_none() {
+            cache.write_reference(&listing.revision, &listing.commit)?;
+        }
+        Ok(cache.snapshot(&listing.commit))
     }
 
     /// Downloads these files of the listing in the background, in this order; see [`Arrivals`].
