@@ -378,5 +378,7 @@ fn inspecting_a_hub_id_downloads_the_configuration_alone() {
     let told = dwindle.fail(&["convert", "tiny/qwen2", "-o", "model"]);
     assert!(told.contains("the weights of tiny/qwen2 (revision main): not in the cache"), "{told}");
     let told = output(&hub, &dwindle, &["inspect", "bare/model"], &[]);
-    expect![[r#""#]].assert_eq(std::str::from_utf8(&told.stderr).unwrap());
+    expect![[r#"
+        error: bare/model (revision main) has no file config.json: only checkpoints of transformers can be used by hub id
+    "#]].assert_eq(std::str::from_utf8(&told.stderr).unwrap());
 }
