@@ -107,7 +107,7 @@ pub(super) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
         }
     };
     let source = Source::open(path)?;
-    let mut config = source.config().clone();
+    let mut config = source.outline().config().clone();
     config.remove(KEY);
     let mut linears =
         Linears { source, config, settings, offers: BTreeMap::new(), layers: BTreeMap::new(), plain: BTreeMap::new() };
@@ -232,7 +232,7 @@ impl Linears {
     }
 
     fn canonical(&self, name: &str) -> String {
-        names::canonical(name, self.source.is_multimodal()).into_owned()
+        names::canonical(name, self.source.outline().is_multimodal()).into_owned()
     }
 
     /// The layer with its number of columns, or everything that is wrong with it. `reordered` gets its `g_idx`, unless that is the
@@ -326,7 +326,7 @@ impl Packed for Linears {
     }
 
     fn model_type(&self) -> &str {
-        self.source.model_type()
+        self.source.outline().model_type()
     }
 
     fn config(&self) -> &Map<String, Value> {
@@ -334,7 +334,7 @@ impl Packed for Linears {
     }
 
     fn preprocessor(&self) -> Result<Option<Value>> {
-        self.source.preprocessor()
+        self.source.outline().preprocessor()
     }
 
     fn scheme(&self) -> &str {
