@@ -75,3 +75,18 @@ impl Packing for Columns {
         (stored & ((1 << self.bits) - 1)) + self.first
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first version's zeros are one more than stored, also beyond the greatest code; the second's are as stored.
+    #[test]
+    fn zeros_of_both_versions() {
+        let words = [0x7000_00f0_u32.to_le_bytes()];
+        let zeros = |bits, first| [0, 1, 7].map(|row| Columns { bits, first }.zero(&words, row % (32 / bits as usize)));
+        assert_eq!(zeros(4, 1), [1, 16, 8]);
+        assert_eq!(zeros(4, 0), [0, 15, 7]);
+        assert_eq!(zeros(8, 1), [0xf1, 1, 0x71]);
+    }
+}
