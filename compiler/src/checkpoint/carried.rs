@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::model_dir::CarriedFile;
 use crate::error::{Error, Result};
 
@@ -33,6 +35,14 @@ pub(crate) fn total_bytes(from: &Path) -> u64 {
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<Vec<CarriedFile>> {
     let present = NAMES.iter().filter(|name| from.join(name).is_file());
     present.map(|name| Ok(CarriedFile { name: (*name).to_owned(), blake3: copy_file(from, to, name)? })).collect()
+}
+
+/// Writes a carried file that the source does not have as such.
+pub(crate) fn write_json(to: &Path, name: &str, value: &Value) -> Result<CarriedFile> {
+    let path = to.join(name);
+    let text = format!("{value:#}\n");
+    std::fs::write(&path, &text).map_err(Error::io("write", &path))?;
+    Ok(CarriedFile { name: name.to_owned(), blake3: blake3::hash(text.as_bytes()).to_hex().to_string() })
 }
 
 /// Copies one file in pieces, since tokenizers can be tens of megabytes; returns the hash of its content.

@@ -5,6 +5,8 @@
 //! stays in its own file below this one. The rest is here once: comparison with what the family needs, the streaming writer, the
 //! description. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
+mod mlc;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use dwindle_quant::{read_floats, write_floats};
 use dwindle_schemes::{FloatType, Format, Role};
+use md5::{Digest, Md5};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -86,12 +89,21 @@ pub(crate) trait Packed: Sync {
 
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;
+
+    /// The MD5 sum that was published for one of the [`files`](Self::files), in hexadecimal digits.
+    fn md5(&self, _file: &Path) -> Option<&str> {
+        None
+    }
+
+    /// What may be missed later.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    let _ = path;
-    Ok(None)
+    mlc::open(path)
 }
 
 /// Writes `source` to `out`, which may be missing, empty, or a model directory to replace.
@@ -124,11 +136,16 @@ pub(crate) fn import(source: &dyn Packed, out: &Path, progress: &dyn Progress) -
     let output = OutputDirectory::create(out, layout.file_bytes() + carried::total_bytes(source.path()))?;
     progress.begin("import", report.bytes + files.iter().map(bytes_of).sum::<u64>());
     let (sources, written) = rayon::join(
-        || files.par_iter().map(|path| hash(path, progress)).collect::<Result<Vec<_>>>(),
+        || files.par_iter().map(|path| hash(path, source.md5(path), progress)).collect::<Result<Vec<_>>>(),
         || write(source, &infos, layout, output.path(), progress),
     );
     progress.end();
     written?;
+    let (sources, wrong): (Vec<_>, Vec<_>) = sources?.into_iter().unzip();
+    let problems: Vec<String> = wrong.into_iter().flatten().collect();
+    if !problems.is_empty() {
+        return Err(Error::ShardIndex { path: source.path().to_owned(), problems });
+    }
 
     let mut model = ModelJson::new(source.model_type().to_owned(), source.config().clone(), infos);
     if packed {
@@ -137,8 +154,9 @@ pub(crate) fn import(source: &dyn Packed, out: &Path, progress: &dyn Progress) -
         model.kv = Some(source.kv());
     }
     model.files = source.carry(output.path())?;
-    model.sources = sources?;
+    model.sources = sources;
     model.write(output.path())?;
+    report.warnings.extend(source.warnings());
     report.warnings.extend(super::convert::without_tokenizer(source.path(), &model.files));
     output.commit()?;
     Ok((ModelDir::open(out)?, report))
@@ -251,18 +269,26 @@ fn cast(offered: Format, float: FloatType, buffer: &mut Rows) -> Result<(), dwin
     write_floats(float, &values, &mut buffer.floats)
 }
 
-fn hash(path: &Path, progress: &dyn Progress) -> Result<SourceFile> {
+/// Hashes a file; tells if its MD5 sum is not the one that was published.
+fn hash(path: &Path, md5: Option<&str>, progress: &dyn Progress) -> Result<(SourceFile, Option<String>)> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let (mut hasher, mut bytes, mut piece) = (blake3::Hasher::new(), 0, vec![0; PIECE]);
+    let mut sum = md5.map(|_| Md5::new());
     loop {
         let length = file.read(&mut piece).map_err(Error::io("read", path))?;
         if length == 0 {
             break;
         }
         hasher.update(&piece[..length]);
+        if let Some(sum) = &mut sum {
+            sum.update(&piece[..length]);
+        }
         bytes += length as u64;
         progress.advance(length as u64);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(SourceFile { name, bytes, blake3: hasher.finalize().to_hex().to_string() })
+    let found = sum.map(|sum| sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let wrong = md5.zip(found).filter(|(published, found)| !published.eq_ignore_ascii_case(found));
+    let wrong = wrong.map(|(published, found)| format!("{name} has the MD5 sum {found}, not {published}"));
+    Ok((SourceFile { name, bytes, blake3: hasher.finalize().to_hex().to_string() }, wrong))
 }
