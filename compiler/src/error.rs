@@ -149,6 +149,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another process has begun the same output.
+    #[error("{} is being written by another process; wait for it, or name another output", path.display())]
+    OutputBusy {
+        /// The output.
+        path: PathBuf,
+    },
+
     /// Not enough room for the output.
     #[error("{}: the output takes {}, the file system has {} left; free some or choose another place", path.display(), Size(*needed), Size(*available))]
     DiskSpace {

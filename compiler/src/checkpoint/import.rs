@@ -87,17 +87,22 @@ pub(crate) trait Packed: Sync {
     /// Writes the files that a model directory carries (tokenizer, template) to `to`.
     fn carry(&self, to: &Path) -> Result<Vec<CarriedFile>>;
 
+    /// Bytes that [`carry`](Self::carry) writes, at most.
+    fn carried_bytes(&self) -> u64 {
+        carried::total_bytes(self.path())
+    }
+
+    /// What may be missed later in a model that carries `files`.
+    fn warnings(&self, files: &[CarriedFile]) -> Vec<String> {
+        super::convert::without_tokenizer(self.path(), files).into_iter().collect()
+    }
+
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;
 
     /// The MD5 sum that was published for one of the [`files`](Self::files), in hexadecimal digits.
     fn md5(&self, _file: &Path) -> Option<&str> {
         None
-    }
-
-    /// What may be missed later.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
     }
 }
 
@@ -133,7 +138,7 @@ pub(crate) fn import(source: &dyn Packed, out: &Path, progress: &dyn Progress) -
 
     let files = source.files();
     let bytes_of = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let output = OutputDirectory::create(out, layout.file_bytes() + carried::total_bytes(source.path()))?;
+    let output = OutputDirectory::create(out, layout.file_bytes() + source.carried_bytes())?;
     progress.begin("import", report.bytes + files.iter().map(bytes_of).sum::<u64>());
     let (sources, written) = rayon::join(
         || files.par_iter().map(|path| hash(path, source.md5(path), progress)).collect::<Result<Vec<_>>>(),
@@ -156,8 +161,7 @@ pub(crate) fn import(source: &dyn Packed, out: &Path, progress: &dyn Progress) -
     model.files = source.carry(output.path())?;
     model.sources = sources;
     model.write(output.path())?;
-    report.warnings.extend(source.warnings());
-    report.warnings.extend(super::convert::without_tokenizer(source.path(), &model.files));
+    report.warnings.extend(source.warnings(&model.files));
     output.commit()?;
     Ok((ModelDir::open(out)?, report))
 }

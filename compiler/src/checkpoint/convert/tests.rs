@@ -319,7 +319,7 @@ fn damaged_model_directories() {
     check_damaged(
         |model| model["surprise"] = 2.into(),
         expect![
-            "DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `config`, `tensors`, `files`, `sources`, `card`"
+            "DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `kv`, `config`, `tensors`, `files`, `sources`, `card`"
         ],
     );
     check_damaged(

@@ -1,6 +1,6 @@
 //! MLC's published weights: a directory with `mlc-chat-config.json`, an index of tensors, and shards.
 //!
-//! Packed matrices are in the layout of [`Grouped`] already, but that `KN` modes transpose linear layers and that several
+//! Packed matrices are in the layout of [`Grouped`](dwindle_schemes::Grouped) already, but that `KN` modes transpose linear layers and that several
 //! matrices may lie one below the other. Codes pass through; scales do, or become f32 where they are bf16.
 
 mod config;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use dwindle_schemes::{FloatType, Format, Grouped, Role};
+use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
 use self::config::ChatConfig;
@@ -26,6 +26,7 @@ use self::mode::Packing;
 use self::rows::{Content, Tensor};
 use super::{Offer, Packed, Rows};
 use crate::arch;
+use crate::checkpoint::convert::without_tokenizer;
 use crate::checkpoint::model_dir::{CarriedFile, matrix};
 use crate::checkpoint::problems::TensorProblems;
 use crate::checkpoint::{carried, json};
@@ -292,10 +293,11 @@ impl Packed for Mlc {
         self.index.shards().find(|(path, _)| *path == file)?.1
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self, files: &[CarriedFile]) -> Vec<String> {
+        let tokenizer = without_tokenizer(&self.path, files);
         // The only family whose published windows MLC's configuration does not have.
         let windowless = self.chat.family == "phi3" && !self.chat.config.contains_key("sliding_window");
         let text = "MLC's configuration of Phi 3 does not tell its window; all layers see all tokens, as with MLC";
-        windowless.then(|| text.to_owned()).into_iter().collect()
+        tokenizer.into_iter().chain(windowless.then(|| text.to_owned())).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use dwindle_quant::{decode_rows, read_floats, write_floats};
 use dwindle_schemes::{FloatType, Grouped};
 
-use super::index::{Index, Payload, Record};
+use super::index::{Index, Record};
 use crate::checkpoint::import::Rows;
 
 /// Where the rows of a tensor are.
