@@ -53,13 +53,15 @@ pub fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
         if path.join("config.json").is_file() {
             return Ok(None);
         }
-        let reason = format!("it has {}, but neither {}; download the weights too", config::NAME, index::NAMES.join(" nor "));
+        let reason =
+            format!("it has {}, but neither {}; download the weights too", config::NAME, index::NAMES.join(" nor "));
         return Err(Error::NotCheckpoint { path: path.to_owned(), reason });
     };
     let chat = ChatConfig::read(&chat)?;
     let index = Index::open(&index)?;
     if let Some(name) = index.records().keys().find(|name| names::is_presharded(name)) {
-        let reason = format!("its tensors were cut for several devices (`{name}`); name weights that were stored whole");
+        let reason =
+            format!("its tensors were cut for several devices (`{name}`); name weights that were stored whole");
         return Err(Error::NotCheckpoint { path: path.to_owned(), reason });
     }
     let mut mlc = Mlc { path: path.to_owned(), chat, index, offers: BTreeMap::new(), tensors: BTreeMap::new() };
@@ -79,17 +81,23 @@ impl Mlc {
         let needs: Needs = family.tensors().into_iter().map(|spec| (spec.name, (spec.shape, spec.role))).collect();
         let mut problems = TensorProblems::default();
         let mut found = Vec::new();
+        let packing = self.chat.mode.packing;
         for (name, record) in self.index.records() {
-            if name.ends_with(".q_scale") {
-                let codes = name.replace(".q_scale", ".q_weight");
-                if !self.index.records().contains_key(&codes) {
-                    problems.missing.push((codes, Vec::new()));
+            if let Some(base) = name.strip_suffix(".q_scale") {
+                let codes = format!("{base}.q_weight");
+                if let Some(packing) = packing.filter(|_| !self.index.records().contains_key(&codes)) {
+                    let words = packing.grouped(FloatType::F16).words_per_group();
+                    let shape = self.resized(base, packing, &record.shape, |groups| groups.saturating_mul(words));
+                    problems.missing.push((codes, shape));
                 }
             } else if let Some(base) = name.strip_suffix(".q_weight") {
-                let packing = self.chat.mode.packing;
-                match (packing, self.index.records().get(&format!("{base}.q_scale"))) {
+                let scales = format!("{base}.q_scale");
+                match (packing, self.index.records().get(&scales)) {
                     (None, _) => problems.extra.push((name.clone(), record.shape.clone())),
-                    (_, None) => problems.missing.push((format!("{base}.q_scale"), Vec::new())),
+                    (Some(packing), None) => {
+                        let words = packing.grouped(FloatType::F16).words_per_group();
+                        problems.missing.push((scales, self.resized(base, packing, &record.shape, |n| n / words)));
+                    }
                     (Some(packing), Some(scales)) => {
                         found.extend(self.packed(base, record, scales, packing, &needs, &mut problems));
                     }
@@ -112,6 +120,18 @@ impl Mlc {
         Err(Error::Tensors { path: self.path.clone(), family, problems: Box::new(problems) })
     }
 
+    /// Whether a packed matrix `{base}.weight` lies there as `[width, rows]`.
+    fn is_transposed(&self, base: &str, packing: Packing) -> bool {
+        let parts = names::parts(&format!("{base}.weight"), &self.chat.family);
+        packing.transposed && !parts.iter().any(|part| names::is_embedding(part))
+    }
+
+    /// The shape of a matrix that has as many rows, and another width.
+    fn resized(&self, base: &str, packing: Packing, shape: &[usize], width: impl Fn(usize) -> usize) -> Vec<usize> {
+        let at = usize::from(!self.is_transposed(base, packing));
+        shape.iter().enumerate().map(|(axis, &n)| if axis == at { width(n) } else { n }).collect()
+    }
+
     /// The parts of a tensor of floats.
     fn plain(&self, name: &str, record: &Record, needs: &Needs, problems: &mut TensorProblems) -> Vec<Found> {
         if record.payload == Payload::Words {
@@ -129,7 +149,8 @@ impl Mlc {
             }
         };
         let rest = shapes[0].get(1..).unwrap_or_default();
-        let whole: Vec<usize> = std::iter::once(shapes.iter().map(|s| s[0]).sum()).chain(rest.iter().copied()).collect();
+        let whole: Vec<usize> =
+            std::iter::once(shapes.iter().map(|s| s[0]).sum()).chain(rest.iter().copied()).collect();
         if record.shape != whole {
             problems.misshapen.push((name.to_owned(), whole, record.shape.clone()));
             return Vec::new();
@@ -181,7 +202,7 @@ impl Mlc {
         let grouped = packing.grouped(float);
         let whole = format!("{base}.weight");
         let parts = names::parts(&whole, &self.chat.family);
-        let transposed = packing.transposed && !parts.iter().any(|part| names::is_embedding(part));
+        let transposed = self.is_transposed(base, packing);
         let specs: Option<Vec<_>> = parts.iter().map(|part| needs.get(part)).collect();
         let Some(specs) = specs else {
             // Not needed, so that its columns, which padding hides, do not matter.

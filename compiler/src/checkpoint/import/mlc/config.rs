@@ -191,7 +191,10 @@ fn translate(path: &Path, family: &str, map: &mut Map<String, Value>) -> Result<
         map.entry("rope_theta").or_insert(base);
     }
     if let Some(context) = map.remove("context_window_size").and_then(positive) {
-        map.entry("max_position_embeddings").or_insert(context);
+        // MLC has no windows for Gemma 2 and ends its context where they would begin to matter; ours goes on.
+        if family != "gemma2" || map.get("sliding_window") != Some(&context) {
+            map.entry("max_position_embeddings").or_insert(context);
+        }
     }
     let window = map.remove("sliding_window_size");
     match family {

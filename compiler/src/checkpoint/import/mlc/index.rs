@@ -117,7 +117,8 @@ impl Index {
             return Err(Error::json(path, "has no list `records`"));
         };
         let directory = path.parent().unwrap_or(Path::new(""));
-        let listed: Result<Vec<_>> = entries.iter().enumerate().map(|(at, entry)| Listed::read(path, at, entry)).collect();
+        let listed: Result<Vec<_>> =
+            entries.iter().enumerate().map(|(at, entry)| Listed::read(path, at, entry)).collect();
         let listed = listed?;
         let missing: Vec<_> =
             listed.iter().filter(|shard| !directory.join(shard.name).is_file()).map(|s| s.name.to_owned()).collect();
@@ -154,7 +155,7 @@ impl Index {
         }
         let mut places: Vec<(Range<usize>, &str)> = Vec::new();
         for (at, record) in listed.records.iter().enumerate() {
-            let (tensor, record) = read_record(&self.path, &format!("records of {name}[{at}]"), record)?;
+            let (tensor, record) = read_record(&self.path, &format!("{name}, record {at}"), record)?;
             let record = match record.place(self.shards.len(), length) {
                 Ok(record) => record,
                 Err(problem) => {

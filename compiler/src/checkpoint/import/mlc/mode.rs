@@ -67,7 +67,9 @@ impl Mode {
             return Ok(*mode);
         }
         let why = match name {
-            "q4f16_autoawq" => "has zero points in AutoAWQ's order; convert the AutoAWQ checkpoint that it was made from",
+            "q4f16_autoawq" => {
+                "has zero points in AutoAWQ's order; convert the AutoAWQ checkpoint that it was made from"
+            }
             "q4f16_ft" | "q8f16_ft" => "holds codes in an order made for one generation of GPUs",
             _ if name.contains("e4m3") || name.contains("e5m2") => "has weights of 8-bit floats",
             _ => "is not known",
