@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::model_dir::CarriedFile;
 use crate::error::{Error, Result};
 
@@ -38,10 +36,9 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Vec<CarriedFile>> {
 }
 
 /// Writes a carried file that the source does not have as such.
-pub(crate) fn write_json(to: &Path, name: &str, value: &Value) -> Result<CarriedFile> {
+pub(crate) fn write(to: &Path, name: &str, text: &str) -> Result<CarriedFile> {
     let path = to.join(name);
-    let text = format!("{value:#}\n");
-    std::fs::write(&path, &text).map_err(Error::io("write", &path))?;
+    std::fs::write(&path, text).map_err(Error::io("write", &path))?;
     Ok(CarriedFile { name: name.to_owned(), blake3: blake3::hash(text.as_bytes()).to_hex().to_string() })
 }
 

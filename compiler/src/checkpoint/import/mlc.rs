@@ -10,6 +10,7 @@ mod index;
 mod mode;
 mod names;
 mod rows;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -118,6 +119,13 @@ impl Mlc {
         problems.sort();
         let family = self.chat.family.clone();
         Err(Error::Tensors { path: self.path.clone(), family, problems: Box::new(problems) })
+    }
+
+    /// Whether one of the files has a chat template of the checkpoint's own.
+    fn has_template(&self) -> bool {
+        let separate = ["chat_template.jinja", "chat_template.json"].iter().any(|name| self.path.join(name).is_file());
+        let config = json::read(&self.path.join("tokenizer_config.json"), json::MAX_BYTES);
+        separate || config.is_ok_and(|config| config.get("chat_template").is_some_and(|template| !template.is_null()))
     }
 
     /// Whether a packed matrix `{base}.weight` lies there as `[width, rows]`.
@@ -298,8 +306,11 @@ impl Packed for Mlc {
         ];
         for (name, value) in made {
             if let Some(value) = value.filter(|_| files.iter().all(|file| file.name != name)) {
-                files.push(carried::write_json(to, name, value)?);
+                files.push(carried::write(to, name, &format!("{value:#}\n"))?);
             }
+        }
+        if let Some(template) = self.chat.template.as_ref().filter(|_| !self.has_template()) {
+            files.push(carried::write(to, "chat_template.jinja", template)?);
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)

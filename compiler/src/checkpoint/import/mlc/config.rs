@@ -16,6 +16,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::mode::Mode;
+use super::template;
 use crate::checkpoint::{config, json as json_file};
 use crate::error::{Error, Result};
 
@@ -50,6 +51,8 @@ pub struct ChatConfig {
     pub preprocessor: Option<Value>,
     /// How MLC's runtime samples, as `generation_config.json` would say it.
     pub generation: Value,
+    /// How MLC's runtime makes prompts, in Jinja.
+    pub template: Option<String>,
 }
 
 impl ChatConfig {
@@ -95,7 +98,14 @@ impl ChatConfig {
         }
         model.insert("eos_token_id".to_owned(), stop_tokens(&file));
         let config = config::normalize(model)?;
-        Ok(ChatConfig { family: family.to_owned(), config, mode, preprocessor, generation: generation(&file) })
+        Ok(ChatConfig {
+            family: family.to_owned(),
+            config,
+            mode,
+            preprocessor,
+            generation: generation(&file),
+            template: file.get("conv_template").and_then(template::jinja),
+        })
     }
 }
 
