@@ -32,7 +32,7 @@ fn from_published_weights_to_answers() {
     for name in ["quantized", "imported"] {
         let bundle = format!("{name}.dwindle");
         dwindle.run(&["compile", name, "--target", "cpu", "-o", &bundle]);
-        dwindle.run(&["logits", &bundle, "--device", "cpu", "--tokens", "2,5,17,60,44,9", "-o", "logits.safetensors"]);
+        dwindle.run(&["logits", &bundle, "--tokens", "2,5,17,60,44,9", "-o", "logits.safetensors"]);
         let file = SafeTensors::open(&dwindle.path("logits.safetensors")).unwrap();
         logits.push(file.tensor("logits").unwrap().to_f32().unwrap());
     }
@@ -98,18 +98,53 @@ fn conversation_templates() {
             "roles": {"user": "<start_of_turn>user", "assistant": "<start_of_turn>model"},
             "role_templates": {"user": "{user_message}", "assistant": "{assistant_message}"},
             "seps": ["<end_of_turn>\n"], "role_content_sep": "\n", "role_empty_sep": "\n"}),
-        expect![""],
+        expect![[r#"
+            <bos><start_of_turn>user
+            One?<end_of_turn>
+            <start_of_turn>model
+            Two.<end_of_turn>
+            <start_of_turn>user
+            "Three"\?<end_of_turn>
+            <start_of_turn>model
+
+            ---
+            <bos>Be brief.<start_of_turn>user
+            One?<end_of_turn>
+            <start_of_turn>model
+            Two.<end_of_turn>
+            <start_of_turn>user
+            "Three"\?<end_of_turn>
+            <start_of_turn>model
+
+        "#]],
     );
     check_prompts(
         json!({"system_template": "[INST] <<SYS>>\n\n{system_message}<</SYS>>\n\n ", "system_message": "You help.",
             "roles": {"user": "<s>[INST]", "assistant": "[/INST]"}, "seps": [" ", " </s>"],
             "role_content_sep": " ", "role_empty_sep": " ", "add_role_after_system_message": false}),
-        expect![""],
+        expect![[r#"
+            [INST] <<SYS>>
+
+            You help.<</SYS>>
+
+             One? [/INST] Two. </s><s>[INST] "Three"\? [/INST] 
+            ---
+            [INST] <<SYS>>
+
+            Be brief.<</SYS>>
+
+             One? [/INST] Two. </s><s>[INST] "Three"\? [/INST] 
+        "#]],
     );
     check_prompts(
         json!({"system_message": "\n", "system_prefix_token_ids": [1], "roles": {"user": "USER", "assistant": "ASSISTANT"},
             "role_templates": {"user": "<{user_message}>{function_string}"},
             "seps": [" "], "role_content_sep": ": ", "role_empty_sep": ":", "add_role_after_system_message": false}),
-        expect![""],
+        expect![[r#"
+            <bos>
+            <One?> ASSISTANT: Two. USER: <"Three"\?> ASSISTANT:
+            ---
+            <bos>Be brief.<One?> ASSISTANT: Two. USER: <"Three"\?> ASSISTANT:
+        "#]],
     );
 }
