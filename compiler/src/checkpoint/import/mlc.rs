@@ -26,10 +26,10 @@ use self::index::{Index, Payload, Record};
 use self::mode::Packing;
 use self::rows::{Content, Tensor};
 use super::{Offer, Packed, Rows};
-use crate::arch;
 use crate::checkpoint::convert::without_tokenizer;
 use crate::checkpoint::model_dir::{CarriedFile, matrix};
 use crate::checkpoint::problems::TensorProblems;
+use crate::checkpoint::selection::Needs;
 use crate::checkpoint::{carried, json};
 use crate::error::{Error, Result};
 
@@ -70,16 +70,16 @@ pub fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
     Ok(Some(Box::new(mlc)))
 }
 
-/// What the family needs: shape and role of each tensor.
-type Needs = BTreeMap<String, (Vec<usize>, Role)>;
+/// Shape and role of each tensor that the family needs.
+type Specs = BTreeMap<String, (Vec<usize>, Role)>;
 
 impl Mlc {
     /// Fills in offers and where their rows are.
     fn list(&mut self) -> Result<()> {
         let preprocessor = self.preprocessor()?;
-        let family = arch::parse(&self.chat.family, &self.chat.config, preprocessor.as_ref())
-            .map_err(|source| Error::Family { path: self.path.clone(), source })?;
-        let needs: Needs = family.tensors().into_iter().map(|spec| (spec.name, (spec.shape, spec.role))).collect();
+        let needs = Needs::of(&self.chat.family, &self.chat.config, preprocessor.as_ref())
+            .map_err(|source| Error::Family { path: self.path.clone(), source })?
+            .tensors;
         let mut problems = TensorProblems::default();
         let mut found = Vec::new();
         let packing = self.chat.mode.packing;
@@ -141,7 +141,7 @@ impl Mlc {
     }
 
     /// The parts of a tensor of floats.
-    fn plain(&self, name: &str, record: &Record, needs: &Needs, problems: &mut TensorProblems) -> Vec<Found> {
+    fn plain(&self, name: &str, record: &Record, needs: &Specs, problems: &mut TensorProblems) -> Vec<Found> {
         if record.payload == Payload::Words {
             problems.unsupported.push((name.to_owned(), record.payload.to_string()));
             return Vec::new();
@@ -192,7 +192,7 @@ impl Mlc {
         codes: &Record,
         scales: &Record,
         packing: Packing,
-        needs: &Needs,
+        needs: &Specs,
         problems: &mut TensorProblems,
     ) -> Vec<Found> {
         let float = match scales.payload.float() {

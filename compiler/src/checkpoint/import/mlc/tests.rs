@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::fixture::{Entry, chat_config, entries, publish, write_entries};
 use super::*;
+use crate::arch;
 use crate::arch::Function;
 use crate::arch::golden::{Expected, Memory, Model, check};
 use crate::checkpoint::fixture::{Given, checkpoint, golden};
@@ -54,17 +55,17 @@ fn reference(family: &str, mode: &str, tower: &str, root: &Path) -> ModelDir {
     let packed = !mode.starts_with("q0");
     let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
     for (_, view) in source.tensors() {
-        let name = spellings::canonical(view.name, source.is_multimodal()).into_owned();
+        let name = spellings::canonical(view.name, source.outline().is_multimodal()).into_owned();
         let mut values = view.to_f32().unwrap();
         let quantized = packed && view.shape.len() == 2 && !name.contains("position_embedding");
         if !quantized || (!tower.is_empty() && name.starts_with("vision_tower")) {
-            rounded(mode, &name, source.model_type().starts_with("gemma"), &mut values);
+            rounded(mode, &name, source.outline().model_type().starts_with("gemma"), &mut values);
         }
         tensors.push((name, view.shape.to_vec(), values));
     }
     let given: Vec<Given<'_>> =
         tensors.iter().map(|(name, shape, values)| (&**name, Element::F32, &**shape, values.clone())).collect();
-    let directory = checkpoint(&Value::Object(source.config().clone()), &given);
+    let directory = checkpoint(&Value::Object(source.outline().config().clone()), &given);
     let preprocessor = golden(family).join("preprocessor_config.json");
     if preprocessor.is_file() {
         std::fs::copy(preprocessor, directory.path().join("preprocessor_config.json")).unwrap();
@@ -275,7 +276,7 @@ fn bytes_do_not_depend_on_threads() {
 fn gemma3_is_a_language_model() {
     let config = golden("gemma3_text");
     let source = Source::open(&config).unwrap();
-    let mut chat = chat_config("gemma3_text", source.config(), "q4f16_1");
+    let mut chat = chat_config("gemma3_text", source.outline().config(), "q4f16_1");
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join(config::NAME);
     let read = |chat: &Value| {
