@@ -6,5 +6,6 @@ mod golden;
 mod hub;
 mod imports;
 mod kernels;
+mod mlc;
 mod tidy;
 mod workbench;

@@ -8,6 +8,7 @@
 mod awq;
 mod gptq;
 mod linears;
+mod mlc;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -88,11 +89,21 @@ pub(crate) trait Packed: Sync {
 
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;
+
+    /// The MD5 sum that was published for one of the [`files`](Self::files), in hexadecimal digits.
+    fn md5(&self, _file: &Path) -> Option<&str> {
+        None
+    }
 }
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    linears::open(path)
+    for open in [mlc::open, linears::open] {
+        if let Some(source) = open(path)? {
+            return Ok(Some(source));
+        }
+    }
+    Ok(None)
 }
 
 /// The description of a model directory with the tensors of `source` as they are, or of floats that wait for a scheme; and the
