@@ -75,7 +75,7 @@ impl OutputDirectory {
 
     /// Makes the content durable and gives it its place.
     pub fn commit(self) -> Result<()> {
-        self.workplace.commit()
+        self.workplace.commit(&self.path)
     }
 }
 
