@@ -125,8 +125,15 @@ fn from_hub(hub: &Hub, listing: &Listing, scheme: &Scheme, options: &Options, ba
         Keep::Files => Place::Cache,
         Keep::Nothing => Place::Folder(arriving.folder()),
     };
-    for arrival in hub.arrivals(listing, files, &place, bars)? {
-        let arrival = arrival?;
+    let told = |error: hub::Error| {
+        eprintln!(
+            "what is done so far is kept in {}.partial; the same command goes on from there",
+            options.output.display()
+        );
+        error
+    };
+    for arrival in hub.arrivals(listing, files, &place, bars).map_err(told)? {
+        let arrival = arrival.map_err(told)?;
         arriving.file(&arrival.file.name, &arrival.path, bars)?;
         arrival.discard()?;
     }

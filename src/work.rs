@@ -19,13 +19,16 @@ pub struct Announce {
 }
 
 impl Announce {
-    /// Tells what the step takes that writes `output`, and checks that this machine has it. Whether the step is to begin.
+    /// Tells what the step takes that writes `output`, and whether it is to begin. The step itself checks that this machine has
+    /// what it takes, less what an interrupted attempt has taken already; a dry run does so here.
     pub fn begin(&self, work: &Work, output: &Path) -> Result<bool> {
         eprintln!("{work}");
         if self.dry_run && self.json {
             println!("{}", serde_json::to_string_pretty(&json!({ "work": work }))?);
         }
-        work.check(output)?;
+        if self.dry_run {
+            work.check(output)?;
+        }
         Ok(!self.dry_run)
     }
 }
