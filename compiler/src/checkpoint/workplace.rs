@@ -23,7 +23,7 @@ const SOURCE: &str = "source";
 /// What was at the output's place before.
 const OLD: &str = "old";
 
-/// An owned workplace. Dropping it removes it with all its content, unless [`keep`](Self::keep) was called.
+/// An owned workplace. Dropping it removes it with all its content, unless that is kept for the next owner.
 #[derive(Debug)]
 pub struct Workplace {
     path: PathBuf,
