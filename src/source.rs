@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::checkpoint::{Conversion, ConvertReport, ModelDir, convert};
 use dwindle_compiler::progress::Progress;
-use dwindle_compiler::quantize::quantize;
+use dwindle_compiler::quantize::Quantization;
 use dwindle_quant::Method;
-use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
+use crate::schemes;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Named {
 /// How checkpoints become quantized model directories.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
-    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
-    #[arg(long, default_value = DEFAULT_SCHEME)]
+    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`), or the file of another one
+    #[arg(long, default_value = DEFAULT_SCHEME, value_name = "NAME|FILE.toml")]
     pub scheme: String,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error)
@@ -75,13 +75,18 @@ impl Source {
                 "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights) and model.json (a model directory)"
             );
         }
-        if hub::is_id(text) {
+        if Self::is_hub_id(text) {
             let hub = Hub::from_env()?;
             let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
             return Ok(Source::Checkpoint(Named { path, name }));
         }
         bail!("there is no file or directory {text}, and it is no hub id like google/gemma-2-2b-it");
+    }
+
+    /// Whether `text` names a model of the hub: nothing on this machine is called so, and it is written like an id.
+    pub fn is_hub_id(text: &str) -> bool {
+        !Path::new(text).exists() && hub::is_id(text)
     }
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
@@ -94,21 +99,23 @@ impl Source {
             ),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
-                if model.model.scheme.is_some() {
-                    return Ok(model);
-                }
-                self.quantize(&model, &named.name, preparation, work, progress)
-            }
-            Source::Checkpoint(named) => {
-                let model = self.converted(work, progress)?;
                 if model.scheme().is_some() {
                     return Ok(model);
                 }
-                let full = model.path().to_owned();
-                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
-                drop(model);
-                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                Ok(quantized)
+                let out = work.join(&named.name);
+                let scheme = schemes::named(&preparation.scheme)?;
+                let quantization = Quantization::open(&model, &scheme, preparation.method)?;
+                eprintln!("{}", quantization.work());
+                quantization.run(&out, progress)?;
+                Ok(ModelDir::open(&out)?)
+            }
+            Source::Checkpoint(named) => {
+                let scheme = schemes::named(&preparation.scheme)?;
+                let conversion = Conversion::open(&named.path, Some((scheme, preparation.method)))?;
+                eprintln!("{}", conversion.work());
+                let (model, report) = conversion.run(&work.join(&named.name), progress)?;
+                warn(&report);
+                Ok(model)
             }
         }
     }
@@ -121,8 +128,8 @@ impl Source {
             }
             Source::ModelDir(named) => Ok(ModelDir::open(&named.path)?),
             Source::Checkpoint(named) => {
-                let (model, report) = convert(&named.path, &work.join("full").join(&named.name), progress)?;
-                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                let (model, report) = convert(&named.path, &work.join(&named.name), progress)?;
+                warn(&report);
                 Ok(model)
             }
         }
@@ -134,20 +141,6 @@ impl Source {
             Source::Bundle(path) => path.to_str().unwrap_or_default(),
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.name,
         }
-    }
-
-    fn quantize(
-        &self,
-        model: &ModelDir,
-        name: &str,
-        preparation: &Preparation,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(&preparation.scheme)?;
-        let out = work.join("quantized").join(name);
-        quantize(model, &scheme, preparation.method, &out, progress)?;
-        Ok(ModelDir::open(&out)?)
     }
 
     /// The files whose contents decide what comes of this source, in a fixed order.
@@ -172,6 +165,10 @@ impl Source {
         files.sort();
         Ok(files)
     }
+}
+
+fn warn(report: &ConvertReport) {
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 fn directory_name(path: &Path) -> Result<String> {

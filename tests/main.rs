@@ -1,6 +1,7 @@
 //! Tests of the whole: one binary, so that it links once.
 
 mod cli;
+mod convert;
 mod end_to_end;
 mod golden;
 mod hub;

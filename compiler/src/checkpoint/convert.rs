@@ -70,7 +70,7 @@ impl Conversion {
     ///
     /// Tensors get the names of transformers 4; those of no use to the family are left out. They keep their bytes, or are stored
     /// as `quantization` says: what comes out is the same, byte for byte, as of a conversion and a
-    /// [`quantize`](crate::quantize::quantize) of its result. What is packed already (see [`import`]) stays so.
+    /// [`quantize`](crate::quantize::quantize) of its result. What is packed already stays so.
     ///
     /// # Errors
     /// `source` is no complete checkpoint of a supported family.

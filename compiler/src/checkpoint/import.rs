@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
-use super::carried;
 use super::model_dir::{CarriedFile, ModelJson, TensorInfo};
 use super::problems::TensorProblems;
 use super::selection::Needs;
+use super::{carried, json};
 use crate::error::{Error, Result};
 
 /// `method` of every imported model.
@@ -104,6 +104,14 @@ pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
         }
     }
     Ok(None)
+}
+
+/// Whether the checkpoint in `directory`, of which only the weights may be missing, is one whose weights are packed.
+pub(super) fn is_packed(directory: &Path) -> Result<bool> {
+    let config = directory.join("config.json");
+    // Without one it is another publisher's format, or nothing at all.
+    Ok(!config.is_file()
+        || json::read_object(&config)?.get("quantization_config").is_some_and(|value| !value.is_null()))
 }
 
 /// The description of a model directory with the tensors of `source` as they are, or of floats that wait for a scheme; and the
