@@ -71,7 +71,9 @@ impl Source {
             if ["config.json", "mlc-chat-config.json"].iter().any(|name| path.join(name).is_file()) {
                 return Ok(Source::Checkpoint(named));
             }
-            bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
+            bail!(
+                "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights) and model.json (a model directory)"
+            );
         }
         if Self::is_hub_id(text) {
             let hub = Hub::from_env()?;

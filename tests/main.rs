@@ -6,5 +6,6 @@ mod end_to_end;
 mod golden;
 mod hub;
 mod kernels;
+mod mlc;
 mod tidy;
 mod workbench;

@@ -35,6 +35,13 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Vec<CarriedFile>> {
     present.map(|name| Ok(CarriedFile { name: (*name).to_owned(), blake3: copy_file(from, to, name)? })).collect()
 }
 
+/// Writes a carried file that the source does not have as such.
+pub(crate) fn write(to: &Path, name: &str, text: &str) -> Result<CarriedFile> {
+    let path = to.join(name);
+    std::fs::write(&path, text).map_err(Error::io("write", &path))?;
+    Ok(CarriedFile { name: name.to_owned(), blake3: blake3::hash(text.as_bytes()).to_hex().to_string() })
+}
+
 /// Copies one file in pieces, since tokenizers can be tens of megabytes; returns the hash of its content.
 fn copy_file(from: &Path, to: &Path, name: &str) -> Result<String> {
     let (source, target) = (from.join(name), to.join(name));

@@ -5,6 +5,8 @@
 //! stays in its own file below this one. Comparison with what the family needs and the description are here once,
 //! [`Conversion`](super::Conversion) writes. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
+mod mlc;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -83,12 +85,16 @@ pub(crate) trait Packed: Sync {
 
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;
+
+    /// The MD5 sum that was published for one of the [`files`](Self::files), in hexadecimal digits.
+    fn md5(&self, _file: &Path) -> Option<&str> {
+        None
+    }
 }
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    let _ = path;
-    Ok(None)
+    mlc::open(path)
 }
 
 /// Whether the checkpoint in `directory`, of which only the weights may be missing, is one whose weights are packed.

@@ -168,7 +168,7 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
 }
 
 /// Whether the name stays within its directory.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0', ':'])
 }
 

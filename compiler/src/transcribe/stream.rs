@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 
+use md5::{Digest, Md5};
 use rayon::prelude::*;
 
 use crate::checkpoint::SourceFile;
@@ -64,21 +65,28 @@ pub(super) fn stream<B: Send + Sync, R: Send>(
     Ok(Streamed { results: blocks.into_iter().map(|(_, block)| block).zip(results).collect(), hashed })
 }
 
-/// Hashes a file that nobody has mapped.
-pub(super) fn hash(path: &Path, progress: &dyn Progress) -> Result<SourceFile> {
+/// Hashes a file that nobody has mapped; tells if its MD5 sum is not the one that was published.
+pub(super) fn hash(path: &Path, md5: Option<&str>, progress: &dyn Progress) -> Result<(SourceFile, Option<String>)> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let (mut hasher, mut bytes, mut piece) = (blake3::Hasher::new(), 0, vec![0; PIECE]);
+    let mut sum = md5.map(|_| Md5::new());
     loop {
         let length = file.read(&mut piece).map_err(Error::io("read", path))?;
         if length == 0 {
             break;
         }
         hasher.update(&piece[..length]);
+        if let Some(sum) = &mut sum {
+            sum.update(&piece[..length]);
+        }
         bytes += length as u64;
         progress.advance(length as u64);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(SourceFile { name, bytes, blake3: hasher.finalize().to_hex().to_string() })
+    let found = sum.map(|sum| sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let wrong = md5.zip(found).filter(|(published, found)| !published.eq_ignore_ascii_case(found));
+    let wrong = wrong.map(|(published, found)| format!("{name} has the MD5 sum {found}, not {published}"));
+    Ok((SourceFile { name, bytes, blake3: hasher.finalize().to_hex().to_string() }, wrong))
 }
 
 /// Things that workers take for a while: as many are made as are ever in use at once.
