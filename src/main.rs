@@ -38,7 +38,7 @@ struct Options {
 const AFTER_HELP: &str = "\
 Examples:
   dwindle run --image picture.png                       talk about a picture with the built-in demo models
-  dwindle convert path/to/checkpoint -o model           the four steps, one by one (--scheme does two at once)
+  dwindle convert path/to/checkpoint -o model           the four steps, one by one
   dwindle quantize model --scheme q4f16_1 -o model-q4
   dwindle compile model-q4 --target vulkan -o model.dwindle
   dwindle run model.dwindle
