@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{Family, Function, GraphOptions, parse};
 use crate::checkpoint::safetensors::{SafeTensors, TensorView};
-use crate::checkpoint::{config, names};
+use crate::checkpoint::{ModelDir, config, names};
 use crate::graph::eval::{Evaluator, Outputs, Tensor};
 use crate::graph::verify::verify;
 use crate::graph::{DType, Graph, Stored, Tensors};
@@ -78,6 +78,17 @@ impl Memory {
                 memory.tensors.insert(name, (float.into(), tensor.shape.to_vec(), tensor.bytes.to_vec()));
             }
         }
+        memory
+    }
+
+    /// The tensors of a model directory.
+    pub fn of(model: &ModelDir) -> Memory {
+        let mut memory = Memory::default();
+        for tensor in model.tensors().tensors() {
+            let dtype = tensor.dtype.float().map_or(DType::U32, DType::from);
+            memory.tensors.insert(tensor.name.to_owned(), (dtype, tensor.shape.to_vec(), tensor.bytes.to_vec()));
+        }
+        memory.formats = model.model.tensors.iter().map(|(name, info)| (name.clone(), info.format)).collect();
         memory
     }
 

@@ -5,6 +5,8 @@
 //! stays in its own file below this one. The rest is here once: comparison with what the family needs, the streaming writer, the
 //! description. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
+mod gguf;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -100,7 +102,9 @@ pub(crate) trait Packed: Sync {
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    let _ = path;
+    if let Some(file) = gguf::find(path)? {
+        return Ok(Some(Box::new(gguf::Gguf::open(&file)?)));
+    }
     Ok(None)
 }
 

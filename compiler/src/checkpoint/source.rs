@@ -11,7 +11,7 @@ use super::{config, json};
 use crate::error::{Error, Result};
 
 /// Name of the list of a sharded checkpoint's tensors.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// An open checkpoint. Tensors have the names of their files; [`names::canonical`](super::names::canonical) translates.
 #[derive(Debug)]

@@ -1,0 +1,142 @@
+//! What becomes of the tokenizer in the metadata. That it encodes texts as it should is tested where there is a tokenizer to run.
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+
+use super::model::{Golden, import};
+use super::writer::{Gguf, Meta, Storage};
+
+fn texts(texts: &[&str]) -> Meta {
+    Meta::Texts(texts.iter().map(|text| (*text).to_owned()).collect())
+}
+
+/// A tokenizer of pieces, in a model with as many tokens as it has rows.
+fn pieces() -> Gguf {
+    let mut gguf = Golden::load("llama").gguf(Storage::F16);
+    let mut tokens: Vec<String> =
+        ["<unk>", "<s>", "</s>", "▁", "a", "b", "▁a", "ab", "<|x|>", "▁▁"].map(str::to_owned).to_vec();
+    let mut kinds = vec![2, 3, 3, 1, 1, 1, 1, 1, 3, 4];
+    let mut scores = vec![0.0, 0.0, 0.0, -9.0, -7.0, -8.0, -1.0, -2.0, 0.0, 0.0];
+    for unused in tokens.len()..128 {
+        tokens.push(format!("[PAD{unused}]"));
+        kinds.push(5);
+        scores.push(-1000.0);
+    }
+    gguf.set("tokenizer.ggml.model", Meta::Text("llama".to_owned()));
+    gguf.set("tokenizer.ggml.tokens", Meta::Texts(tokens));
+    gguf.set("tokenizer.ggml.token_type", Meta::I32s(kinds));
+    gguf.set("tokenizer.ggml.scores", Meta::F32s(scores));
+    gguf.set("tokenizer.ggml.bos_token_id", Meta::U32(1));
+    gguf.set("tokenizer.ggml.eos_token_id", Meta::U32(2));
+    gguf.set("tokenizer.ggml.eot_token_id", Meta::U32(8));
+    gguf.set("tokenizer.chat_template", Meta::Text("{{ messages }}".to_owned()));
+    gguf
+}
+
+fn bytes() -> Gguf {
+    let mut gguf = pieces();
+    gguf.unset("tokenizer.ggml.scores");
+    gguf.set("tokenizer.ggml.model", Meta::Text("gpt2".to_owned()));
+    gguf.set("tokenizer.ggml.pre", Meta::Text("qwen2".to_owned()));
+    gguf.set("tokenizer.ggml.merges", texts(&["▁ a", "a b"]));
+    gguf
+}
+
+/// `tokenizer.json` without its padding, and `tokenizer_config.json`.
+fn files(gguf: &Gguf) -> String {
+    let (_root, model) = import(gguf);
+    let (model, warnings) = model.unwrap();
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(model.model.config["eos_token_id"], serde_json::json!([2, 8]));
+    let mut tokenizer = model.json("tokenizer.json").unwrap().unwrap();
+    tokenizer["model"]["vocab"].as_object_mut().unwrap().retain(|text, _| !text.starts_with("[PAD"));
+    let config = model.json("tokenizer_config.json").unwrap().unwrap();
+    let lines = tokenizer.as_object().unwrap().iter().map(|(key, value)| format!("{key}: {value}\n"));
+    lines.chain([format!("{config}\n")]).collect()
+}
+
+#[test]
+fn files_that_are_written() {
+    expect![[""]].assert_eq(&files(&pieces()));
+    expect![[""]].assert_eq(&files(&bytes()));
+}
+
+#[test]
+fn splitting_and_ends_follow_the_metadata() {
+    let mut gguf = bytes();
+    gguf.set("tokenizer.ggml.pre", Meta::Text("llama-bpe".to_owned()));
+    gguf.set("tokenizer.ggml.add_eos_token", Meta::Bool(true));
+    let text = files(&gguf);
+    assert!(text.contains(r"\\p{N}{1,3}") && text.contains(r#""ignore_merges":true"#), "{text}");
+    assert!(
+        text.contains(r#""single":[{"SpecialToken":{"id":"<s>""#) && text.contains(r#""add_eos_token":true"#),
+        "{text}"
+    );
+    gguf.set("tokenizer.ggml.pre", Meta::Text("smollm".to_owned()));
+    let text = files(&gguf);
+    assert!(text.contains("individual_digits") && text.contains(r#""add_bos_token":false"#), "{text}");
+    let mut gguf = pieces();
+    gguf.set("tokenizer.ggml.add_space_prefix", Meta::Bool(false));
+    gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+    let text = files(&gguf);
+    assert!(!text.contains("Prepend") && !text.contains("Strip") && text.contains("post_processor: null"), "{text}");
+}
+
+/// A model whose tokenizer cannot be written is converted; the warning says why it cannot.
+#[track_caller]
+fn check(mut gguf: Gguf, change: impl FnOnce(&mut Gguf), expected: Expect) {
+    change(&mut gguf);
+    let (root, model) = import(&gguf);
+    let (model, warnings) = model.unwrap();
+    assert!(model.model.files.iter().all(|file| file.name != "tokenizer.json" && file.name != "tokenizer_config.json"));
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    let warning = warning.replace(&root.path().display().to_string(), "DIR");
+    let rest = "; the model can be compiled, but not chat: put the Hugging Face checkpoint's tokenizer.json beside the file and \
+                convert again";
+    expected.assert_eq(warning.strip_suffix(rest).unwrap());
+}
+
+#[test]
+fn what_cannot_be_written() {
+    let set = |key: &'static str, value: Meta| move |gguf: &mut Gguf| gguf.set(&format!("tokenizer.ggml.{key}"), value);
+    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.model"), expect![[""]]);
+    check(pieces(), set("model", Meta::Text("t5".to_owned())), expect![[""]]);
+    check(pieces(), set("model", Meta::U32(5)), expect![[""]]);
+    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.tokens"), expect![[""]]);
+    check(pieces(), set("token_type", Meta::I32s(vec![1; 3])), expect![[""]]);
+    check(pieces(), set("token_type", Meta::I32s(vec![7; 128])), expect![[""]]);
+    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.token_type"), expect![[""]]);
+    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.scores"), expect![[""]]);
+    check(pieces(), set("scores", Meta::F32s(vec![0.0; 3])), expect![[""]]);
+    check(pieces(), set("scores", Meta::F32s(vec![f32::NAN; 128])), expect![[""]]);
+    check(pieces(), set("remove_extra_whitespaces", Meta::Bool(true)), expect![[""]]);
+    check(pieces(), set("precompiled_charsmap", Meta::I32s(vec![1; 3])), expect![[""]]);
+    check(pieces(), set("bos_token_id", Meta::U32(128)), expect![[""]]);
+    check(pieces(), set("tokens", Meta::Texts(vec!["a".to_owned(); 128])), expect![[""]]);
+    check(bytes(), |gguf| gguf.unset("tokenizer.ggml.pre"), expect![[""]]);
+    check(bytes(), set("pre", Meta::Text("tekken".to_owned())), expect![[""]]);
+    check(bytes(), |gguf| gguf.unset("tokenizer.ggml.merges"), expect![[""]]);
+    check(bytes(), set("merges", texts(&["ab"])), expect![[""]]);
+    check(bytes(), set("merges", texts(&["a nothing"])), expect![[""]]);
+    check(
+        bytes(),
+        |gguf| {
+            gguf.unset("tokenizer.ggml.bos_token_id");
+            gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(true));
+        },
+        expect![[""]],
+    );
+}
+
+/// Long vocabularies are written as they go; the hash in the description is that of the file.
+#[test]
+fn hashes_are_those_of_the_files() {
+    let (_root, model) = import(&pieces());
+    let model = model.unwrap().0;
+    for file in &model.model.files {
+        let content = std::fs::read(model.path().join(&file.name)).unwrap();
+        assert_eq!(blake3::hash(&content).to_hex().to_string(), file.blake3, "{}", file.name);
+        assert!(serde_json::from_slice::<Value>(&content).is_ok());
+    }
+    assert_eq!(model.model.files.len(), 2);
+}
