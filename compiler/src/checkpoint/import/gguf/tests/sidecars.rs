@@ -71,11 +71,27 @@ fn contradictions() {
             config["rope_parameters"]["rope_theta"] = 5e4.into();
             config["sliding_window"] = 17.into();
         },
-        expect![[""]],
+        expect![[r#"
+            DIR/config.json is not of the GGUF file beside it; put the file in a directory of its own, or its own config.json beside it:
+              - `num_hidden_layers` is 3, the GGUF file says 4
+              - `rope_theta` is 50000.0, the GGUF file says 10000.0
+              - `sliding_window` is 17, the GGUF file says 16"#]],
     );
-    check("gemma", |config| config["model_type"] = "gemma2".into(), expect![[""]]);
-    check("llama", |config| config["rope_parameters"]["factor"] = 4.0.into(), expect![[""]]);
-    check("llama", |config| *config = json!([]), expect![[""]]);
+    check(
+        "gemma",
+        |config| config["model_type"] = "gemma2".into(),
+        expect![[r#"
+        DIR/config.json is not of the GGUF file beside it; put the file in a directory of its own, or its own config.json beside it:
+          - `model_type` is "gemma2", the GGUF file's is "gemma""#]],
+    );
+    check(
+        "llama",
+        |config| config["rope_parameters"]["factor"] = 4.0.into(),
+        expect![[r#"
+        DIR/config.json is not of the GGUF file beside it; put the file in a directory of its own, or its own config.json beside it:
+          - `rope_scaling` does not give the divisors in the GGUF file's `rope_freqs.weight`"#]],
+    );
+    check("llama", |config| *config = json!([]), expect!["DIR/config.json: expected an object"]);
 }
 
 /// What lies beside the file is carried; the tokenizer there needs none in the metadata.

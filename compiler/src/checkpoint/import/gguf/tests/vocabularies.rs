@@ -57,8 +57,30 @@ fn files(gguf: &Gguf) -> String {
 
 #[test]
 fn files_that_are_written() {
-    expect![[""]].assert_eq(&files(&pieces()));
-    expect![[""]].assert_eq(&files(&bytes()));
+    expect![[r#"
+        version: "1.0"
+        truncation: null
+        padding: null
+        added_tokens: [{"id":0,"content":"<unk>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":1,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":2,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":8,"content":"<|x|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":9,"content":"  ","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":false}]
+        normalizer: {"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}]}
+        pre_tokenizer: null
+        post_processor: {"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"<s>","type_id":1}},{"Sequence":{"id":"B","type_id":1}}],"special_tokens":{"<s>":{"id":"<s>","ids":[1],"tokens":["<s>"]}}}
+        decoder: {"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}
+        model: {"type":"BPE","dropout":null,"unk_token":"<unk>","continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":true,"byte_fallback":true,"ignore_merges":false,"vocab":{"<unk>":0,"<s>":1,"</s>":2,"▁":3,"a":4,"b":5,"▁a":6,"ab":7,"<|x|>":8,"  ":9},"merges":[["▁","a"],["a","b"]]}
+        {"bos_token":"<s>","eos_token":"</s>","unk_token":"<unk>","add_bos_token":true,"add_eos_token":false,"chat_template":"{{ messages }}"}
+    "#]].assert_eq(&files(&pieces()));
+    expect![[r#"
+        version: "1.0"
+        truncation: null
+        padding: null
+        added_tokens: [{"id":0,"content":"<unk>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":1,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":2,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":8,"content":"<|x|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},{"id":9,"content":"▁▁","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":false}]
+        normalizer: {"type":"NFC"}
+        pre_tokenizer: {"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},"behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}]}
+        post_processor: {"type":"ByteLevel","add_prefix_space":true,"trim_offsets":false,"use_regex":true}
+        decoder: {"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}
+        model: {"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,"vocab":{"<unk>":0,"<s>":1,"</s>":2,"▁":3,"a":4,"b":5,"▁a":6,"ab":7,"<|x|>":8,"▁▁":9},"merges":[["▁","a"],["a","b"]]}
+        {"bos_token":"<s>","eos_token":"</s>","add_bos_token":false,"add_eos_token":false,"chat_template":"{{ messages }}"}
+    "#]].assert_eq(&files(&bytes()));
 }
 
 #[test]
@@ -99,32 +121,100 @@ fn check(mut gguf: Gguf, change: impl FnOnce(&mut Gguf), expected: Expect) {
 #[test]
 fn what_cannot_be_written() {
     let set = |key: &'static str, value: Meta| move |gguf: &mut Gguf| gguf.set(&format!("tokenizer.ggml.{key}"), value);
-    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.model"), expect![[""]]);
-    check(pieces(), set("model", Meta::Text("t5".to_owned())), expect![[""]]);
-    check(pieces(), set("model", Meta::U32(5)), expect![[""]]);
-    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.tokens"), expect![[""]]);
-    check(pieces(), set("token_type", Meta::I32s(vec![1; 3])), expect![[""]]);
-    check(pieces(), set("token_type", Meta::I32s(vec![7; 128])), expect![[""]]);
-    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.token_type"), expect![[""]]);
-    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.scores"), expect![[""]]);
-    check(pieces(), set("scores", Meta::F32s(vec![0.0; 3])), expect![[""]]);
-    check(pieces(), set("scores", Meta::F32s(vec![f32::NAN; 128])), expect![[""]]);
-    check(pieces(), set("remove_extra_whitespaces", Meta::Bool(true)), expect![[""]]);
-    check(pieces(), set("precompiled_charsmap", Meta::I32s(vec![1; 3])), expect![[""]]);
-    check(pieces(), set("bos_token_id", Meta::U32(128)), expect![[""]]);
-    check(pieces(), set("tokens", Meta::Texts(vec!["a".to_owned(); 128])), expect![[""]]);
-    check(bytes(), |gguf| gguf.unset("tokenizer.ggml.pre"), expect![[""]]);
-    check(bytes(), set("pre", Meta::Text("tekken".to_owned())), expect![[""]]);
-    check(bytes(), |gguf| gguf.unset("tokenizer.ggml.merges"), expect![[""]]);
-    check(bytes(), set("merges", texts(&["ab"])), expect![[""]]);
-    check(bytes(), set("merges", texts(&["a nothing"])), expect![[""]]);
+    check(
+        pieces(),
+        |gguf| gguf.unset("tokenizer.ggml.model"),
+        expect!["DIR/model.gguf: its metadata have no tokenizer"],
+    );
+    check(
+        pieces(),
+        set("model", Meta::Text("t5".to_owned())),
+        expect!["DIR/model.gguf: its tokenizer is of the kind `t5`, which is not understood"],
+    );
+    check(
+        pieces(),
+        set("model", Meta::U32(5)),
+        expect!["DIR/model.gguf: metadata key `tokenizer.ggml.model` is not a text"],
+    );
+    check(pieces(), |gguf| gguf.unset("tokenizer.ggml.tokens"), expect!["DIR/model.gguf: its metadata list no tokens"]);
+    check(
+        pieces(),
+        set("token_type", Meta::I32s(vec![1; 3])),
+        expect!["DIR/model.gguf: its metadata have 128 tokens, but types of 3"],
+    );
+    check(
+        pieces(),
+        set("token_type", Meta::I32s(vec![7; 128])),
+        expect!["DIR/model.gguf: its metadata have types of tokens that are not known"],
+    );
+    check(
+        pieces(),
+        |gguf| gguf.unset("tokenizer.ggml.token_type"),
+        expect!["DIR/model.gguf: its metadata tell no types of tokens"],
+    );
+    check(
+        pieces(),
+        |gguf| gguf.unset("tokenizer.ggml.scores"),
+        expect!["DIR/model.gguf: its metadata tell no scores of tokens"],
+    );
+    check(
+        pieces(),
+        set("scores", Meta::F32s(vec![0.0; 3])),
+        expect!["DIR/model.gguf: its metadata have 128 tokens, but scores of 3"],
+    );
+    check(
+        pieces(),
+        set("scores", Meta::F32s(vec![f32::NAN; 128])),
+        expect!["DIR/model.gguf: metadata key `tokenizer.ggml.scores` is not an array of finite numbers"],
+    );
+    check(
+        pieces(),
+        set("remove_extra_whitespaces", Meta::Bool(true)),
+        expect!["DIR/model.gguf: its tokenizer removes spaces, which is not understood"],
+    );
+    check(
+        pieces(),
+        set("precompiled_charsmap", Meta::I32s(vec![1; 3])),
+        expect!["DIR/model.gguf: its tokenizer replaces characters by a table, which is not understood"],
+    );
+    check(
+        pieces(),
+        set("bos_token_id", Meta::U32(128)),
+        expect!["DIR/model.gguf: its bos token is none of its 128 tokens"],
+    );
+    check(
+        pieces(),
+        set("tokens", Meta::Texts(vec!["a".to_owned(); 128])),
+        expect![[r#"DIR/model.gguf: two of its tokens are "a""#]],
+    );
+    check(
+        bytes(),
+        |gguf| gguf.unset("tokenizer.ggml.pre"),
+        expect!["DIR/model.gguf: its metadata do not tell how text is split"],
+    );
+    check(
+        bytes(),
+        set("pre", Meta::Text("tekken".to_owned())),
+        expect!["DIR/model.gguf: its way of splitting text, `tekken`, is not known"],
+    );
+    check(bytes(), |gguf| gguf.unset("tokenizer.ggml.merges"), expect!["DIR/model.gguf: its metadata list no merges"]);
+    check(
+        bytes(),
+        set("merges", texts(&["ab"])),
+        expect![[r#"DIR/model.gguf: its merge "ab" is not of two tokens that make a third"#]],
+    );
+    check(
+        bytes(),
+        set("merges", texts(&["a nothing"])),
+        expect![[r#"DIR/model.gguf: its merge "a nothing" is not of two tokens that make a third"#]],
+    );
     check(
         bytes(),
         |gguf| {
             gguf.unset("tokenizer.ggml.bos_token_id");
             gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(true));
         },
-        expect![[""]],
+        expect!["DIR/model.gguf: its metadata do not tell the token that begins a text"],
     );
 }
 
