@@ -11,7 +11,7 @@ use crate::source::Source;
 /// Options of `convert`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A local Hugging Face directory, or a hub id like google/gemma-2-2b-it
+    /// A local Hugging Face directory, a GGUF file, or a hub id like google/gemma-2-2b-it
     source: String,
 
     /// The model directory to write

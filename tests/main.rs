@@ -2,6 +2,7 @@
 
 mod cli;
 mod end_to_end;
+mod gguf;
 mod golden;
 mod hub;
 mod kernels;

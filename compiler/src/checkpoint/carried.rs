@@ -10,7 +10,7 @@ use super::model_dir::CarriedFile;
 use crate::error::{Error, Result};
 
 /// All names that are carried, if the source has them.
-pub(crate) const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 10] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",

@@ -110,7 +110,10 @@ impl Gguf {
         let told = config::read(metadata, architecture, rows).map_err(refuse)?;
         let divisors = divisors(&mapping, &header).map_err(|reason| refuse(vec![reason]))?;
         let sidecar = Sidecar::of(path);
-        let mut config = sidecar.config(told, divisors.as_deref())?;
+        let mut config = sidecar.config(told, divisors.as_deref()).map_err(|error| match error {
+            Error::Config { .. } => refuse(vec![error.to_string()]),
+            other => other,
+        })?;
         // llama.cpp uses the embedding where there is no head; so it must be, whatever a configuration says.
         config.insert("tie_word_embeddings".to_owned(), (!header.tensors.contains_key("output.weight")).into());
         config.sort_keys();

@@ -193,7 +193,7 @@ impl Keys<'_> {
             let scalar = scale.powi(-2);
             // The scale is an f32 of what was a whole number.
             let whole = (scalar - scalar.round()).abs() < 1e-5 * scalar;
-            self.set("query_pre_attn_scalar", if whole { scalar.round() } else { scalar });
+            self.set("query_pre_attn_scalar", if whole { Value::from(scalar.round() as u64) } else { scalar.into() });
         } else if let Some(scalar) = self.usual_scalar() {
             derived.insert("query_pre_attn_scalar".to_owned(), scalar.into());
         }
