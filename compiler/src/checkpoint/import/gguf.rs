@@ -286,7 +286,7 @@ impl Packed for Gguf {
     }
 
     fn carried_bytes(&self) -> u64 {
-        // Texts and merges of the metadata, written as JSON: at most four times what they take there.
+        // Texts and merges of the metadata, written as JSON, take about four times what they take there.
         let metadata = self.header.tensors.values().map(|tensor| tensor.bytes.start).min().unwrap_or_default();
         self.sidecar.carried_bytes() + 4 * metadata as u64
     }

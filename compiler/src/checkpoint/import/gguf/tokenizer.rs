@@ -71,7 +71,12 @@ pub struct Vocabulary {
     padding: Option<u32>,
     add_bos: bool,
     add_eos: bool,
+    /// Spaces after special tokens are theirs, but for [`NOT_STRIPPING`].
+    strips: bool,
 }
+
+/// Special tokens of Phi 3 that leave the spaces after them.
+const NOT_STRIPPING: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 impl Vocabulary {
     /// Reads the metadata, or says why no tokenizer can be made of them.
@@ -115,6 +120,8 @@ impl Vocabulary {
             padding: id("padding", None)?,
             add_bos: metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
             add_eos: metadata.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            // Not told by the metadata; llama.cpp knows it of the model, too.
+            strips: pieces && metadata.text("general.architecture")? == Some("phi3"),
         };
         vocabulary.check(&tokens, metadata)?;
         Ok(vocabulary)

@@ -104,6 +104,21 @@ fn splitting_and_ends_follow_the_metadata() {
     assert!(!text.contains("Prepend") && !text.contains("Strip") && text.contains("post_processor: null"), "{text}");
 }
 
+/// Phi 3's special tokens take the spaces after them, but for the three that it shares with Llama.
+#[test]
+fn spaces_after_special_tokens() {
+    let mut gguf = Golden::load("phi3").gguf(Storage::F16);
+    gguf.metadata.extend(pieces().metadata.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")));
+    let (_root, model) = import(&gguf);
+    let tokenizer = model.unwrap().0.json("tokenizer.json").unwrap().unwrap();
+    let added = tokenizer["added_tokens"].as_array().unwrap();
+    let strips: Vec<_> = added.iter().map(|token| (token["content"].as_str().unwrap(), &token["rstrip"])).collect();
+    let expected = [("<unk>", false), ("<s>", false), ("</s>", true), ("<|x|>", true), ("  ", false)];
+    let strips: Vec<_> = strips.into_iter().map(|(text, strips)| (text, *strips == true)).collect();
+    assert_eq!(strips, expected);
+}
+
+
 /// A model whose tokenizer cannot be written is converted; the warning says why it cannot.
 #[track_caller]
 fn check(mut gguf: Gguf, change: impl FnOnce(&mut Gguf), expected: Expect) {

@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 use serde_json::{Value, json};
 
 use super::super::metadata::Metadata;
-use super::{Algorithm, Vocabulary, byte_level, sentence_piece};
+use super::{Algorithm, NOT_STRIPPING, Vocabulary, byte_level, sentence_piece};
 
 /// A tokenizer with its texts, for writing.
 pub struct TokenizerJson<'t> {
@@ -39,7 +39,8 @@ impl TokenizerJson<'_> {
 
     fn added(&self) -> Vec<Value> {
         let token = |(id, special): (usize, bool)| {
-            json!({"id": id, "content": self.text(id), "single_word": false, "lstrip": false, "rstrip": false,
+            let strips = special && self.vocabulary.strips && !NOT_STRIPPING.contains(&self.tokens[id]);
+            json!({"id": id, "content": self.text(id), "single_word": false, "lstrip": false, "rstrip": strips,
                 "normalized": false, "special": special})
         };
         self.vocabulary.added().map(token).collect()
