@@ -7,6 +7,7 @@ pub(crate) mod carried;
 pub mod config;
 mod convert;
 mod directory;
+mod examine;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod import;
@@ -25,6 +26,7 @@ pub use arriving::{Announced, Announcement, Arriving, Keep};
 pub use carried::NAMES as CARRIED_FILES;
 pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
+pub use examine::{Closest, Examination, Weights, examine, is_packed};
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};
