@@ -35,13 +35,13 @@ pub fn run(options: Options) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(());
     }
-    writeln!(out, "{:<9} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv")?;
+    writeln!(out, "{:<10} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv")?;
     for scheme in schemes {
         let [linear, vision] = [Role::Linear, Role::VisionLinear].map(|role| scheme.format(role).to_string());
         let bits = scheme.format(Role::Linear).bits_per_weight(TYPICAL_COLUMNS);
         writeln!(
             out,
-            "{:<9} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}",
+            "{:<10} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}",
             scheme.name,
             scheme.kv.name(),
             scheme.summary

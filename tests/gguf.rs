@@ -68,8 +68,8 @@ impl Tokens {
 /// A demo model's language model as llama.cpp's converter would write it; `prefix` stands before its tensors' names.
 fn model(name: &str, architecture: &str, prefix: &str, storage: Storage) -> Gguf {
     let source = Source::open(&root().join("demo").join(name)).unwrap();
-    let config = source.config().get("text_config").unwrap_or(&Value::Null);
-    let config = config.as_object().unwrap_or(source.config());
+    let config = source.outline().config().get("text_config").unwrap_or(&Value::Null);
+    let config = config.as_object().unwrap_or(source.outline().config());
     let mut gguf = Gguf::default();
     gguf.set("general.architecture", Meta::Text(architecture.to_owned()));
     for (theirs, ours) in [

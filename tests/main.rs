@@ -5,6 +5,7 @@ mod end_to_end;
 mod gguf;
 mod golden;
 mod hub;
+mod imports;
 mod kernels;
 mod tidy;
 mod workbench;

@@ -152,6 +152,15 @@ pub enum Error {
         problems: Box<TensorProblems>,
     },
 
+    /// Layers of a quantized checkpoint that contradict its configuration or each other.
+    #[error("{} is a quantized checkpoint that does not hold what it should; download it again:{}", path.display(), bullets(problems))]
+    PackedLayers {
+        /// The directory.
+        path: PathBuf,
+        /// One line for each contradiction.
+        problems: Vec<String>,
+    },
+
     /// A directory that `convert` or `quantize` did not write.
     #[error("{} is not a model directory: {reason}", path.display())]
     NotModelDirectory {

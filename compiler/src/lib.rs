@@ -18,3 +18,7 @@ mod transcribe;
 pub mod work;
 
 pub use error::{Error, Result};
+
+// Test files that the workspace's tests include, too, call this crate by its name.
+#[cfg(test)]
+extern crate self as dwindle_compiler;

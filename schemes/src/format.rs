@@ -55,6 +55,13 @@ pub enum Zero {
     Stored,
 }
 
+impl Zero {
+    /// `code` in all groups of codes of `bits` bits, which has one name if it is the centre.
+    pub const fn of(bits: u32, code: u32) -> Zero {
+        if code == centre(bits) { Zero::Centered } else { Zero::Fixed(code) }
+    }
+}
+
 /// Group quantization along the rows of a matrix `[rows, k]`.
 ///
 /// A row is padded to a multiple of `group`; each group of consecutive values shares one scale.
@@ -202,8 +209,7 @@ fn parse(text: &str) -> Option<Format> {
         None => Zero::Centered,
         Some("") => Zero::Stored,
         Some(code) => match code.parse().ok()? {
-            code if code == centre(bits) => Zero::Centered,
-            code if code < 1 << bits => Zero::Fixed(code),
+            code if code < 1 << bits => Zero::of(bits, code),
             _ => return None,
         },
     };

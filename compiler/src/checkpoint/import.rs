@@ -5,7 +5,10 @@
 //! stays in its own file below this one. Comparison with what the family needs and the description are here once,
 //! [`Conversion`](super::Conversion) writes. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
+mod awq;
 mod gguf;
+mod gptq;
+mod linears;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -37,7 +40,8 @@ pub(crate) struct Offer {
 pub(crate) struct Rows {
     /// Codes of a grouped tensor, `[rows, words]`.
     pub words: Vec<u32>,
-    /// Scales of a grouped tensor, `[rows, groups]`, or all values of a plain one; little-endian floats of its format.
+    /// Scales of a grouped tensor, `[rows, groups]` (`[rows, groups, 2]` with zeros after them, where it stores zeros), or all
+    /// values of a plain one; little-endian floats of its format.
     pub floats: Vec<u8>,
 }
 
@@ -92,7 +96,7 @@ pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
     if let Some(file) = gguf::find(path)? {
         return Ok(Some(Box::new(gguf::Gguf::open(&file)?)));
     }
-    Ok(None)
+    linears::open(path)
 }
 
 /// The description of a model directory with the tensors of `source` as they are, or of floats that wait for a scheme; and the

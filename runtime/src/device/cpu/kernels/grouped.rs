@@ -47,8 +47,8 @@ impl Block {
 /// Bytes ahead of the reading that are asked for: far enough for memory, near enough to stay in the first cache.
 const AHEAD: usize = 2048;
 
-/// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary. `MORE` where the
-/// matrix has zeros, or groups of several of the record's.
+/// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary. `MORE` unless
+/// the matrix has a constant zero and the record's groups.
 ///
 /// `x` holds the records of the rows word by word: word i of row r at `i * R + r`, so that one address serves all rows.
 ///

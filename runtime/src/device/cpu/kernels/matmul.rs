@@ -58,13 +58,11 @@ pub unsafe fn run<L: Lanes>(spec: &MatMul, run: &Run<'_>) {
                     stored_zeros,
                     words,
                 };
+                // What the built-in schemes use is compiled for itself.
                 match (bits, words, stored_zeros || record.split > 1) {
                     (3, 4, false) => grouped_blocks::<L, 3, 4, false>(spec, &bound, run, rows, record, block),
-                    (3, _, false) => grouped_blocks::<L, 3, 0, false>(spec, &bound, run, rows, record, block),
                     (4, 4, false) => grouped_blocks::<L, 4, 4, false>(spec, &bound, run, rows, record, block),
-                    (4, _, false) => grouped_blocks::<L, 4, 0, false>(spec, &bound, run, rows, record, block),
                     (8, 8, false) => grouped_blocks::<L, 8, 8, false>(spec, &bound, run, rows, record, block),
-                    (8, _, false) => grouped_blocks::<L, 8, 0, false>(spec, &bound, run, rows, record, block),
                     (4, 4, true) => grouped_blocks::<L, 4, 4, true>(spec, &bound, run, rows, record, block),
                     (3, ..) => grouped_blocks::<L, 3, 0, true>(spec, &bound, run, rows, record, block),
                     (4, ..) => grouped_blocks::<L, 4, 0, true>(spec, &bound, run, rows, record, block),

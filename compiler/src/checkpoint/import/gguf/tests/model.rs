@@ -37,7 +37,7 @@ impl Golden {
         let source = Source::open(&golden(name)).unwrap();
         let tensors =
             source.tensors().map(|(_, view)| (view.name.to_owned(), (view.shape.to_vec(), view.to_f32().unwrap())));
-        Golden { architecture, config: source.config().clone(), tensors: tensors.collect() }
+        Golden { architecture, config: source.outline().config().clone(), tensors: tensors.collect() }
     }
 
     fn number(&self, key: &str) -> Option<f64> {

@@ -118,7 +118,6 @@ fn spaces_after_special_tokens() {
     assert_eq!(strips, expected);
 }
 
-
 /// A model whose tokenizer cannot be written is converted; the warning says why it cannot.
 #[track_caller]
 fn check(mut gguf: Gguf, change: impl FnOnce(&mut Gguf), expected: Expect) {
