@@ -18,7 +18,7 @@ use crate::work::Announce;
 /// Options of `convert`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A local Hugging Face directory or one of MLC's weights, or a hub id like google/gemma-2-2b-it
+    /// A local Hugging Face directory, one of MLC's weights, a GGUF file, or a hub id like google/gemma-2-2b-it
     source: String,
 
     /// Quantize on the way: a scheme (see `dwindle schemes`), or the file of another one. The full-precision model is never on

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{Conversion, ConvertReport, ModelDir, convert};
+use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert};
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::Quantization;
 use dwindle_quant::Method;
@@ -55,7 +55,7 @@ impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
     pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
+        if path.is_file() && is_gguf(path) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             return Ok(Source::Checkpoint(Named { path: path.to_owned(), name }));
         }
@@ -71,8 +71,11 @@ impl Source {
             if ["config.json", "mlc-chat-config.json"].iter().any(|name| path.join(name).is_file()) {
                 return Ok(Source::Checkpoint(named));
             }
+            if files_in(path)?.iter().any(|file| is_gguf(file)) {
+                return Ok(Source::Checkpoint(named));
+            }
             bail!(
-                "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights) and model.json (a model directory)"
+                "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights), model.json (a model directory) and a GGUF file"
             );
         }
         if Self::is_hub_id(text) {
@@ -150,25 +153,38 @@ impl Source {
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
         };
         if directory.is_file() {
-            return Ok(vec![directory.clone()]);
+            // The files of a checkpoint beside a GGUF file win over its metadata.
+            let beside = ["config.json"].iter().chain(&CARRIED_FILES).map(|name| directory.with_file_name(name));
+            return Ok(beside.filter(|file| file.is_file()).chain([directory.clone()]).collect());
         }
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
-            let path = entry?.path();
-            let relevant = path
-                .extension()
-                .is_some_and(|e| ["json", "jinja", "safetensors", "bin"].iter().any(|known| e == *known));
-            if relevant && path.is_file() {
-                files.push(path);
-            }
-        }
-        files.sort();
+        let mut files = files_in(directory)?;
+        files.retain(|path| {
+            let known = ["json", "jinja", "safetensors", "bin"];
+            is_gguf(path) || path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known))
+        });
         Ok(files)
     }
 }
 
 fn warn(report: &ConvertReport) {
     report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The files of a directory, in order.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn directory_name(path: &Path) -> Result<String> {

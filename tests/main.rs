@@ -3,6 +3,7 @@
 mod cli;
 mod convert;
 mod end_to_end;
+mod gguf;
 mod golden;
 mod hub;
 mod imports;

@@ -6,6 +6,7 @@
 //! [`Conversion`](super::Conversion) writes. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
 mod awq;
+mod gguf;
 mod gptq;
 mod linears;
 mod mlc;
@@ -98,7 +99,7 @@ pub(crate) trait Packed: Sync {
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    for open in [mlc::open, linears::open] {
+    for open in [gguf::open, mlc::open, linears::open] {
         if let Some(source) = open(path)? {
             return Ok(Some(source));
         }
