@@ -16,6 +16,13 @@ pub struct Block {
     pub words: usize,
 }
 
+impl Block {
+    /// Bytes of a scale.
+    pub fn scale_bytes(&self) -> usize {
+        if self.half_scales { 2 } else { 4 }
+    }
+}
+
 /// Bytes ahead of the reading that are asked for: far enough for memory, near enough to stay in the first cache.
 const AHEAD: usize = 2048;
 

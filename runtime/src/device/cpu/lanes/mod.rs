@@ -9,6 +9,8 @@
 //! instruction sets only where one fuses multiply and add and another rounds in between.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
