@@ -3,9 +3,9 @@
 use dwindle_bundle::Call;
 use dwindle_bundle::native::*;
 
-use super::quantize;
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
+use super::{attention, quantize};
 
 /// What a kernel needs of one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +211,7 @@ pub fn scratch_bytes(kernel: &NativeKernel, max_rows: u32, tiles: bool) -> u64 {
                 Storage::Plain(_) => 0,
             }
         }
+        NativeKernel::Attention(a) => attention::scratch_bytes(a),
         _ => 0,
     }
 }

@@ -95,4 +95,6 @@ pub unsafe trait Lanes: Copy {
 
     /// Asks for the cache line at `from`, which need not be readable.
     unsafe fn prefetch(from: *const u8);
+    /// The same, into a cache that is larger and further away.
+    unsafe fn prefetch_far(from: *const u8);
 }
