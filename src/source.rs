@@ -9,7 +9,8 @@ use dwindle_compiler::quantize::quantize;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
-use crate::hub;
+use crate::hub::{self, Hub};
+use crate::progress::Bars;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +53,12 @@ pub const DEFAULT_SCHEME: &str = "q4f16_1";
 
 impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
-    pub fn resolve(text: &str, revision: Option<&str>, progress: &dyn Progress) -> Result<Self> {
+    pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(Source::Checkpoint(Named { path: path.to_owned(), name }));
+        }
         if path.is_file() {
             return Ok(Source::Bundle(path.to_owned()));
         }
@@ -63,13 +68,14 @@ impl Source {
             if path.join("model.json").is_file() {
                 return Ok(Source::ModelDir(named));
             }
-            if path.join("config.json").is_file() {
+            if ["config.json", "mlc-chat-config.json"].iter().any(|name| path.join(name).is_file()) {
                 return Ok(Source::Checkpoint(named));
             }
             bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
         }
         if hub::is_id(text) {
-            let path = hub::fetch(text, revision, progress)?;
+            let hub = Hub::from_env()?;
+            let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
             return Ok(Source::Checkpoint(Named { path, name }));
         }
@@ -93,6 +99,9 @@ impl Source {
             }
             Source::Checkpoint(named) => {
                 let model = self.converted(work, progress)?;
+                if model.scheme().is_some() {
+                    return Ok(model);
+                }
                 let full = model.path().to_owned();
                 let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
                 drop(model);
@@ -145,10 +154,15 @@ impl Source {
             Source::Bundle(path) => return Ok(vec![path.clone()]),
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
         };
+        if directory.is_file() {
+            return Ok(vec![directory.clone()]);
+        }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
             let path = entry?.path();
-            let relevant = path.extension().is_some_and(|e| e == "json" || e == "jinja" || e == "safetensors");
+            let relevant = path
+                .extension()
+                .is_some_and(|e| ["json", "jinja", "safetensors", "bin"].iter().any(|known| e == *known));
             if relevant && path.is_file() {
                 files.push(path);
             }

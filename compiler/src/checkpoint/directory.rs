@@ -3,89 +3,90 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::carried;
 use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS, ModelJson};
+use super::workplace::Workplace;
 use crate::error::{Error, Result};
+use crate::work::Work;
 
-/// Bytes left free for what is small: descriptions, directories, the file system's own.
-const SPARE: u64 = 1 << 20;
-
-/// A model directory that is being written beside its final place, as `NAME.partial-…`.
+/// A model directory that is being written in the [`Workplace`] beside its final place.
 ///
 /// Dropping it without [`commit`](Self::commit) removes what was written.
 #[derive(Debug)]
 pub(crate) struct OutputDirectory {
-    partial: TempDir,
-    target: PathBuf,
-    parent: PathBuf,
+    workplace: Workplace,
+    path: PathBuf,
 }
 
 impl OutputDirectory {
-    /// Begins an output of about `bytes` at `target`, which may be missing, empty, or a model directory to replace.
+    /// Begins an output at `target`, which may be missing, empty, or a model directory to replace. What a killed process left of
+    /// its own attempt is removed.
     ///
     /// # Errors
-    /// Something else is there, or there is not enough room.
-    pub fn create(target: &Path, bytes: u64) -> Result<Self> {
+    /// Something else is there, another process is writing it, or there is not enough room for `work`.
+    pub fn create(target: &Path, work: &Work) -> Result<Self> {
         check_replaceable(target)?;
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-        check_space(&parent, target, bytes.saturating_add(SPARE))?;
-        let partial = beside(&parent, target, "partial")?;
-        Ok(OutputDirectory { partial, target: target.to_owned(), parent })
+        let workplace = Workplace::claim(target)?;
+        workplace.clear("a model directory")?;
+        work.check(target)?;
+        Self::in_workplace(workplace)
+    }
+
+    /// As [`create`](Self::create), but takes over what a killed process left for the same `purpose`, one line that says of what
+    /// the output is made, and how.
+    pub fn resume(target: &Path, work: &Work, purpose: &str) -> Result<Self> {
+        check_replaceable(target)?;
+        let workplace = Workplace::claim(target)?;
+        if !workplace.is_for(purpose)? {
+            workplace.clear(purpose)?;
+        }
+        let there = allocated(&workplace.new_path());
+        Work { bytes_out: work.bytes_out.saturating_sub(there), ..work.clone() }.check(target)?;
+        Self::in_workplace(workplace)
+    }
+
+    fn in_workplace(workplace: Workplace) -> Result<Self> {
+        let path = workplace.new_path();
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create", &path)(error)),
+            _ => Ok(OutputDirectory { workplace, path }),
+        }
+    }
+
+    /// The file that tells what is done.
+    pub fn journal(&self) -> PathBuf {
+        self.workplace.journal()
+    }
+
+    /// Whether what was written stays when this value is dropped, for [`resume`](Self::resume).
+    pub fn keep(&mut self, kept: bool) {
+        self.workplace.keep(kept);
+    }
+
+    /// Where files may be kept that the output is made of.
+    pub fn source_path(&self) -> PathBuf {
+        self.workplace.source_path()
     }
 
     /// Where to write.
     pub fn path(&self) -> &Path {
-        self.partial.path()
+        &self.path
     }
 
     /// Makes the content durable and gives it its place.
-    ///
-    /// A model directory that is already there is moved aside first and removed last; should the machine stop between
-    /// these two renames, it is found as `NAME.replaced-…/old`.
     pub fn commit(self) -> Result<()> {
-        for entry in fs::read_dir(self.path()).map_err(Error::io("read", self.path()))? {
-            sync(&entry.map_err(Error::io("read", self.path()))?.path())?;
-        }
-        sync(self.path())?;
-        let replaced = match self.target.exists() {
-            true => {
-                let aside = beside(&self.parent, &self.target, "replaced")?;
-                let old = aside.path().join("old");
-                fs::rename(&self.target, &old).map_err(Error::io("replace", &self.target))?;
-                Some((aside, old))
-            }
-            false => None,
-        };
-        if let Err(error) = fs::rename(self.path(), &self.target) {
-            if let Some((aside, old)) = replaced
-                && fs::rename(old, &self.target).is_err()
-            {
-                // What was there before must survive, be it under another name.
-                let _ = aside.keep();
-            }
-            return Err(Error::io("write", &self.target)(error));
-        }
-        // The directory has moved; there is nothing left to remove under its old name.
-        let _ = self.partial.keep();
-        sync(&self.parent)
+        self.workplace.commit()
     }
 }
 
-/// A new directory beside `target`, removed when dropped.
-fn beside(parent: &Path, target: &Path, what: &str) -> Result<TempDir> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!("{name}.{what}-");
-    builder.prefix(&prefix);
+/// Disk that the files of a directory take, which may have holes.
+fn allocated(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let metadata = entries.flatten().filter_map(|entry| entry.metadata().ok());
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent).map_err(Error::io("write in", parent))
+    return metadata.map(|metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512).sum();
+    #[cfg(not(unix))]
+    metadata.map(|metadata| metadata.len()).sum()
 }
 
 fn check_replaceable(target: &Path) -> Result<()> {
@@ -117,44 +118,23 @@ fn check_replaceable(target: &Path) -> Result<()> {
     if names.is_empty() { Ok(()) } else { occupied(format!("holds other files too: {}", names.join(", "))) }
 }
 
-#[cfg(unix)]
-fn check_space(parent: &Path, target: &Path, needed: u64) -> Result<()> {
-    // Where the file system does not tell, writing will.
-    let Ok(info) = rustix::fs::statvfs(parent) else { return Ok(()) };
-    let available = info.f_bavail.saturating_mul(info.f_frsize);
-    if needed > available {
-        return Err(Error::DiskSpace { path: target.to_owned(), needed, available });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_space(_parent: &Path, _target: &Path, _needed: u64) -> Result<()> {
-    Ok(())
-}
-
-/// Makes a file, or the entries of a directory, durable.
-fn sync(path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
 
+    fn work(bytes_out: u64) -> Work {
+        Work { step: "convert", bytes_in: 0, bytes_to_download: 0, bytes_out, bytes_meanwhile: 0, peak_memory: 0 }
+    }
+
     #[track_caller]
-    fn check(prepare: impl FnOnce(&Path), bytes: u64, expected: Expect) {
+    fn check(prepare: impl FnOnce(&Path), expected: Expect) {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("out");
         prepare(&target);
         let before = fs::read_dir(root.path()).unwrap().count();
-        let text = match OutputDirectory::create(&target, bytes) {
+        let text = match OutputDirectory::create(&target, &work(0)) {
             Ok(output) => {
                 fs::write(output.path().join("new"), "new").unwrap();
                 output.commit().unwrap();
@@ -178,12 +158,11 @@ mod tests {
 
     #[test]
     fn what_may_be_replaced() {
-        check(|_| {}, 0, expect!["written"]);
-        check(|path| fs::create_dir(path).unwrap(), 0, expect!["written"]);
-        check(model, 0, expect!["written"]);
+        check(|_| {}, expect!["written"]);
+        check(|path| fs::create_dir(path).unwrap(), expect!["written"]);
+        check(model, expect!["written"]);
         check(
             |path| fs::write(path, "text").unwrap(),
-            0,
             expect!["DIR/out exists and is not a directory; name another output directory, or remove it first"],
         );
         check(
@@ -191,7 +170,6 @@ mod tests {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
-            0,
             expect![
                 "DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"
             ],
@@ -201,7 +179,6 @@ mod tests {
                 model(path);
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
-            0,
             expect![
                 "DIR/out exists and holds other files too: thesis.txt; name another output directory, or remove it first"
             ],
@@ -211,7 +188,6 @@ mod tests {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join(MODEL_JSON), "{}").unwrap();
             },
-            0,
             expect![
                 "DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"
             ],
@@ -222,8 +198,8 @@ mod tests {
     #[test]
     fn too_large() {
         let root = tempfile::tempdir().unwrap();
-        let error = OutputDirectory::create(&root.path().join("out"), 1 << 62).unwrap_err();
-        assert!(matches!(error, Error::DiskSpace { needed, .. } if needed == (1 << 62) + SPARE), "{error}");
+        let error = OutputDirectory::create(&root.path().join("out"), &work(1 << 62)).unwrap_err();
+        assert!(matches!(error, Error::DiskSpace { needed, .. } if needed == 1 << 62), "{error}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
@@ -232,7 +208,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("out");
         model(&target);
-        let output = OutputDirectory::create(&target, 0).unwrap();
+        let output = OutputDirectory::create(&target, &work(0)).unwrap();
         fs::write(output.path().join("new"), "new").unwrap();
         drop(output);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);

@@ -2,12 +2,15 @@
 //!
 //! Names and configuration keys are translated to one spelling here and nowhere else.
 
+mod arriving;
 pub(crate) mod carried;
 pub mod config;
 mod convert;
 mod directory;
+mod examine;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod import;
 mod json;
 mod layers;
 mod mapping;
@@ -15,12 +18,17 @@ mod model_dir;
 pub mod names;
 mod problems;
 pub mod safetensors;
+mod selection;
 mod source;
+mod workplace;
 
-pub use convert::{ConvertReport, convert};
+pub use arriving::{Announced, Announcement, Arriving, Keep};
+pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
+pub use examine::{Closest, Examination, Weights, examine, is_packed};
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
-pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix};
+pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};
 pub use problems::TensorProblems;
-pub use source::Source;
+pub use source::{Outline, Source};
+pub use workplace::Workplace;

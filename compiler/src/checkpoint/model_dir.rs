@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use dwindle_schemes::{Format, Role};
+use dwindle_schemes::{FloatType, Format, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::safetensors::{Element, SafeTensors, TensorView};
+use super::safetensors::{Element, Layout, SafeTensors, TensorView};
 use crate::error::{Error, Result};
 use crate::quantize::Card;
 
@@ -15,7 +15,7 @@ use crate::quantize::Card;
 const FORMAT: &str = "dwindle-model";
 
 /// The version that this crate writes, and the only one it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Name of the description.
 pub(crate) const MODEL_JSON: &str = "model.json";
@@ -40,6 +40,8 @@ pub struct ModelJson {
     pub scheme: Option<String>,
     /// The method that chose codes and scales.
     pub method: Option<String>,
+    /// Type of the keys and values in the cache, `F16` or `F32`; there is one as soon as there is a scheme.
+    pub kv: Option<FloatType>,
     /// The configuration in the spelling of transformers 4, keys ordered.
     pub config: Map<String, Value>,
     /// All logical tensors, by name.
@@ -95,6 +97,7 @@ impl ModelJson {
             family,
             scheme: None,
             method: None,
+            kv: None,
             config,
             tensors,
             files: Vec::new(),
@@ -159,6 +162,12 @@ impl TensorInfo {
         let elements = self.shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n.max(1)));
         elements.and_then(|n| n.checked_mul(64)).is_some()
     }
+}
+
+/// Where the stored tensors of these go in their file.
+pub(crate) fn stored_layout(tensors: &BTreeMap<String, TensorInfo>) -> Layout {
+    let stored = tensors.iter().flat_map(|(name, info)| info.stored(name));
+    Layout::new(&stored.map(|(name, element, shape)| (name, (element, shape))).collect())
 }
 
 /// Rows and columns of a tensor seen as a matrix: the first dimension, and the product of the others.
