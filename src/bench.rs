@@ -67,6 +67,10 @@ pub fn run(options: Options) -> Result<()> {
     let model = choose(&bundle, options.model.as_deref())?;
     let started = Instant::now();
     let device = dwindle_runtime::device::open(&options.device.choice(), &bundle.manifest().target)?;
+    let moment = bundle.manifest().memory.alone(&bundle.manifest().models, &model.name);
+    if let Some(moment) = &moment {
+        dwindle_runtime::budget::check(moment, device.place())?;
+    }
     let mut session = Session::new(Executor::new(&*device, &model.plan, &bundle)?, model)?;
     session.executor().wait()?;
     let load_seconds = started.elapsed().as_secs_f64();
@@ -95,7 +99,8 @@ pub fn run(options: Options) -> Result<()> {
         },
         "load_seconds": load_seconds,
         "first_call_seconds": first_call_seconds,
-        "device_bytes": model.plan.memory().total(),
+        "device_bytes": model.memory.total(),
+        "planned_peak_bytes": moment.map(|moment| moment.total()),
         "peak_bytes": memory::peak_bytes(),
         "anonymous_bytes": memory::anonymous_bytes(),
     });

@@ -57,7 +57,7 @@ fn of_runtime(error: &dwindle_runtime::Error) -> u8 {
     use dwindle_runtime::Error;
     match error {
         Error::Bundle(error) => of_bundle(error),
-        Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
+        Error::Memory { .. } | Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
         Error::NoAdapter
         | Error::NoSuchAdapter { .. }
         | Error::Limits { .. }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::ModelDir;
-use dwindle_compiler::compile::{CompileOptions, Stage, inspect};
+use dwindle_compiler::compile::{CompileOptions, Moments, Stage, inspect};
 use dwindle_compiler::lower::print_plan;
 use dwindle_compiler::size::Size;
 use serde_json::{Value, json};
@@ -123,11 +123,12 @@ fn of_bundle(bundle: &Bundle, options: &Options) -> Result<String> {
                 ("states", bytes.states),
                 ("scratch", bytes.scratch),
                 ("ports", bytes.ports),
+                ("native", bytes.activations),
                 ("total", bytes.total()),
             ];
             let lines = parts.map(|(what, bytes)| format!("  {what:<9} {:>12}", Size(bytes).to_string()));
             format!("model {}, {} positions\n{}", m.name, m.context, lines.join("\n"))
-        })),
+        }).chain([Moments(&manifest.memory).to_string()])),
         Some(Stage::Weights) => join(manifest.models.iter().flat_map(|m| {
             let weights = m.plan.buffers.iter().filter(|b| matches!(b.kind, dwindle_bundle::BufferKind::Weights(_)));
             weights.map(move |b| format!("{} {}: {}", m.name, b.name, Size(b.bytes)))
@@ -161,7 +162,7 @@ fn bundle_overview(bundle: &Bundle) -> String {
             text += &format!("  {key:<16} {value}\n");
         }
         text += &format!("  {:<16} {}\n", "context", model.context);
-        text += &format!("  {:<16} {}\n", "memory", Size(model.memory.total()));
+        text += &format!("  {:<16} {}\n", "buffers", Size(model.memory.total()));
         text += &format!(
             "  {:<16} {}\n",
             "tokenizer",
@@ -176,10 +177,12 @@ fn bundle_overview(bundle: &Bundle) -> String {
         let quote = |text: &str| Value::from(text).to_string();
         text += &format!("\nensemble   {} describes, {} chats\n", ensemble.describe, ensemble.chat);
         text += &format!(
-            "  describe prompt  {}\n  handover         {}\n",
+            "  describe prompt  {}\n  handover         {}\n  in memory        {}\n",
             quote(&ensemble.describe_prompt),
-            quote(&ensemble.handover)
+            quote(&ensemble.handover),
+            ensemble.residency
         );
     }
+    text += &format!("\n{}\n", Moments(&manifest.memory));
     text
 }

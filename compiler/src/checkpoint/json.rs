@@ -19,6 +19,11 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Value> {
     serde_json::from_slice(&bytes).map_err(|error| Error::json(path, format!("not valid JSON: {error}")))
 }
 
+/// Parses a file of bounded size.
+pub(crate) fn read_config(path: &Path) -> Result<Value> {
+    read(path, MAX_BYTES)
+}
+
 /// Parses a file whose outermost value is an object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     match read(path, MAX_BYTES)? {

@@ -17,6 +17,7 @@ mod problems;
 pub mod safetensors;
 mod source;
 
+pub(crate) use json::read_config as read_json;
 pub use convert::{ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
 pub use mapping::Mapping;

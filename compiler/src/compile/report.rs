@@ -1,11 +1,12 @@
 //! What a compilation made: sizes, memory, dispatches.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use dwindle_bundle::{Manifest, Memory};
+use dwindle_bundle::{Memory, MemoryPlan, Model, Moment};
 use serde::Serialize;
 
-use crate::lower::Lowered;
+use super::Draft;
 use crate::size::Size;
 
 /// What is in a bundle, for people.
@@ -17,8 +18,8 @@ pub struct Report {
     pub kernels: usize,
     /// The models.
     pub models: Vec<ModelReport>,
-    /// Bytes on the device while all models are loaded.
-    pub peak_bytes: u64,
+    /// What running it takes, moment by moment.
+    pub memory: MemoryPlan,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -52,10 +53,10 @@ pub struct FunctionReport {
 }
 
 impl Report {
-    pub(super) fn new(manifest: &Manifest, lowered: &[Lowered], bytes: u64) -> Self {
+    /// What a draft became: `written` models in a file of `bytes` bytes.
+    pub(super) fn new(draft: &Draft, written: &[Model], bytes: u64) -> Self {
         let mut warnings = Vec::new();
-        let mut models = Vec::with_capacity(lowered.len());
-        for (model, lowered) in manifest.models.iter().zip(lowered) {
+        for model in written {
             match &model.text {
                 None => {
                     warnings.push(format!("{} has no tokenizer.json: it can compute logits, but not chat", model.name))
@@ -65,25 +66,33 @@ impl Report {
                 }
                 Some(_) => {}
             }
-            let about = ["family", "scheme", "method"].iter().filter_map(|key| model.about.get(*key));
-            let functions = model.plan.functions.iter().map(|(name, function)| FunctionReport {
+        }
+        Report { warnings, ..Report::planned(draft, bytes) }
+    }
+
+    /// What a draft will become, in a file of about `bytes` bytes.
+    pub(super) fn planned(draft: &Draft, bytes: u64) -> Self {
+        let mut models = Vec::new();
+        let mut kernels = BTreeSet::new();
+        for (prepared, lowered) in draft.models() {
+            kernels.extend(lowered.plan.kernels.iter().map(|kernel| &kernel.name));
+            let about = prepared.about();
+            let about = ["family", "scheme", "method"].iter().filter_map(|key| about.get(*key));
+            let functions = lowered.plan.functions.iter().map(|(name, function)| FunctionReport {
                 name: name.clone(),
                 dispatches: function.steps.len(),
                 max_rows: function.max_rows,
             });
             models.push(ModelReport {
-                name: model.name.clone(),
+                name: prepared.name().to_owned(),
                 about: about.cloned().collect::<Vec<_>>().join(" "),
-                context: model.context,
-                memory: model.memory,
+                context: prepared.context,
+                memory: lowered.plan.memory(),
                 scratch_lower_bound: lowered.scratch_lower_bound,
                 functions: functions.collect(),
             });
         }
-        let kernels = manifest.models.iter().flat_map(|model| &model.plan.kernels).map(|kernel| &kernel.name);
-        let kernels = kernels.collect::<std::collections::BTreeSet<_>>().len();
-        let peak_bytes = models.iter().map(|model| model.memory.total()).sum();
-        Report { bytes, kernels, models, peak_bytes, warnings }
+        Report { bytes, kernels: kernels.len(), models, memory: draft.memory().clone(), warnings: Vec::new() }
     }
 }
 
@@ -92,15 +101,15 @@ impl fmt::Display for Report {
         writeln!(f, "bundle of {}, {} kernels", Size(self.bytes), self.kernels)?;
         for model in &self.models {
             writeln!(f, "{} ({}), context {}", model.name, model.about, model.context)?;
-            let Memory { weights, states, scratch, ports } = model.memory;
+            let memory = &model.memory;
+            let work = memory.work();
             writeln!(
                 f,
-                "  memory: {} = weights {} + states {} + scratch {} + ports {}",
-                Size(model.memory.total()),
-                Size(weights),
-                Size(states),
-                Size(scratch),
-                Size(ports)
+                "  buffers: {} = weights {} + caches {} + work {}",
+                Size(memory.total()),
+                Size(memory.weights),
+                Size(memory.states),
+                Size(work)
             )?;
             let functions = model.functions.iter().map(|function| match function.name.as_str() {
                 "decode" => format!("decode {} a token", function.dispatches),
@@ -108,7 +117,33 @@ impl fmt::Display for Report {
             });
             writeln!(f, "  dispatches: {}", functions.collect::<Vec<_>>().join(", "))?;
         }
-        write!(f, "peak device memory: {}", Size(self.peak_bytes))?;
+        write!(f, "{}", Moments(&self.memory))?;
         self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
+    }
+}
+
+/// A memory plan as a table, one line a moment, and the worst one.
+pub struct Moments<'a>(pub &'a MemoryPlan);
+
+impl fmt::Display for Moments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.0.moments.iter().map(|moment| moment.what.len()).max().unwrap_or(0).max("memory while".len());
+        let columns: [(&str, fn(&Moment) -> u64); 8] = [
+            ("weights", |m| m.weights),
+            ("caches", |m| m.states),
+            ("work", |m| m.work),
+            ("tokenizers", |m| m.tokenizers),
+            ("picture", |m| m.picture),
+            ("staging", |m| m.staging),
+            ("process", |m| m.process),
+            ("total", Moment::total),
+        ];
+        write!(f, "{:<width$}", "memory while")?;
+        columns.iter().try_for_each(|(name, _)| write!(f, "  {name:>10}"))?;
+        for moment in &self.0.moments {
+            write!(f, "\n{:<width$}", moment.what)?;
+            columns.iter().try_for_each(|(_, bytes)| write!(f, "  {:>10}", Size(bytes(moment)).to_string()))?;
+        }
+        write!(f, "\npeak memory: {}", Size(self.0.peak))
     }
 }

@@ -63,6 +63,12 @@ pub enum Error {
         /// Where and what.
         why: String,
     },
+    /// The memory plan contradicts the plans it sums up.
+    #[error("the bundle's memory plan is invalid: {why}; compile it again")]
+    MemoryPlan {
+        /// What does not agree.
+        why: String,
+    },
     /// An entry was written twice.
     #[error("entry `{entry}` is written twice")]
     DuplicateEntry {

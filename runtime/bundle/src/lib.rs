@@ -6,9 +6,12 @@
 
 mod error;
 mod manifest;
+mod memory;
 pub mod native;
 mod plan;
 mod reader;
+mod record;
+pub mod room;
 mod validate;
 mod writer;
 
@@ -17,6 +20,9 @@ mod tests;
 
 pub use error::Error;
 pub use manifest::*;
+pub use memory::*;
 pub use plan::*;
 pub use reader::{Bundle, SharedEntry};
+pub use record::Record;
+pub use room::Room;
 pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

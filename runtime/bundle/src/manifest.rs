@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Memory, Plan};
+use crate::memory::{Memory, MemoryPlan, Residency};
+use crate::plan::Plan;
 
 /// Version of everything in this crate; a reader refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The name of the manifest's entry, always the last of the file.
 pub const MANIFEST_ENTRY: &str = "bundle.json";
@@ -25,6 +26,8 @@ pub struct Manifest {
     /// How they work together; absent for a single model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ensemble: Option<Ensemble>,
+    /// What running the bundle takes of memory.
+    pub memory: MemoryPlan,
     /// Every other entry of the file: size and hash.
     pub entries: BTreeMap<String, Entry>,
 }
@@ -66,7 +69,7 @@ pub struct Model {
     pub vocab_size: u32,
     /// Length of an embedding.
     pub hidden_size: u32,
-    /// What [`Plan::memory`] gives, for readers of the file.
+    /// What [`Plan::memory`] gives, which is checked when the bundle is opened.
     pub memory: Memory,
     /// How text becomes tokens; absent where the checkpoint had no tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,4 +217,6 @@ pub struct Ensemble {
     pub describe_prompt: String,
     /// Jinja template of the chat model's user turn, given `descriptions` (a list of strings) and `message`.
     pub handover: String,
+    /// What of the models is in memory at a time.
+    pub residency: Residency,
 }

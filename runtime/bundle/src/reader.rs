@@ -16,12 +16,13 @@ use crate::{Error, FORMAT_VERSION, MANIFEST_ENTRY, Manifest};
 /// The longest manifest that is read: far more than any real one, far less than memory.
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
 
-/// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read.
-#[derive(Debug)]
+/// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read. Clones share all of
+/// it.
+#[derive(Clone, Debug)]
 pub struct Bundle {
     bytes: Arc<Bytes>,
-    entries: BTreeMap<String, Range<usize>>,
-    manifest: Manifest,
+    entries: Arc<BTreeMap<String, Range<usize>>>,
+    manifest: Arc<Manifest>,
 }
 
 #[derive(Debug)]
@@ -35,6 +36,23 @@ impl Bytes {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
+        }
+    }
+
+    /// Unmaps the pages of `range` until they are touched again, so that they do not count as resident memory.
+    fn release(&self, range: Range<usize>) {
+        match self {
+            #[cfg(unix)]
+            Bytes::Mapped(map) => {
+                // SAFETY: the mapping is of a file and never written, so dropped pages come back with the same contents.
+                // Only a hint: where it fails, pages stay.
+                let _ = unsafe {
+                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+                };
+            }
+            #[cfg(not(unix))]
+            Bytes::Mapped(_) => {}
+            Bytes::Static(_) => {}
         }
     }
 }
@@ -51,6 +69,14 @@ impl std::ops::Deref for SharedEntry {
 
     fn deref(&self) -> &[u8] {
         &self.bytes.get()[self.range.clone()]
+    }
+}
+
+impl SharedEntry {
+    /// Gives the memory of the entry's pages back to the system, where they are those of a file. The contents stay where they
+    /// are, and are read again when they are used again.
+    pub fn release(&self) {
+        self.bytes.release(self.range.clone());
     }
 }
 
@@ -92,7 +118,9 @@ impl Bundle {
             validate_plan(&model.plan, &manifest.entries)
                 .map_err(|why| Error::Plan { model: model.name.clone(), why })?;
         }
-        Ok(Bundle { bytes: Arc::new(bytes), entries, manifest })
+        let Manifest { models, ensemble, memory, .. } = &manifest;
+        memory.validate(models, ensemble.as_ref()).map_err(|why| Error::MemoryPlan { why })?;
+        Ok(Bundle { bytes: Arc::new(bytes), entries: Arc::new(entries), manifest: Arc::new(manifest) })
     }
 
     /// What is in the bundle.
@@ -126,7 +154,7 @@ impl Bundle {
     }
 
     /// Hands an entry to `take` in chunks of `chunk` bytes, with the offset of each, hashing on the way: one pass over
-    /// the data. An error means that what was taken must be thrown away.
+    /// the data, whose pages do not stay resident. An error means that what was taken must be thrown away.
     pub fn stream<E: From<Error>>(
         &self,
         name: &str,
@@ -134,11 +162,14 @@ impl Bundle {
         mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut hasher = blake3::Hasher::new();
+        let range = self.entries.get(name).cloned().unwrap_or_default();
         let mut offset = 0;
         for part in self.unchecked(name)?.chunks(chunk.max(1)) {
             hasher.update(part);
-            take(offset, part)?;
-            offset += part.len() as u64;
+            take(offset as u64, part)?;
+            let begin = range.start + offset;
+            self.bytes.release(begin..begin + part.len());
+            offset += part.len();
         }
         Ok(self.check(name, hasher.finalize())?)
     }

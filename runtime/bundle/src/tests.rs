@@ -44,7 +44,13 @@ fn plan() -> Plan {
 }
 
 fn manifest(plan: Plan) -> Manifest {
+    let estimates = Estimates {
+        process: 1000,
+        staging: 0,
+        models: vec![ModelEstimates { tokenizer: 100, picture: 10 }],
+    };
     Manifest {
+        memory: MemoryPlan::new(&[("tiny", plan.memory())], None, estimates),
         format_version: FORMAT_VERSION,
         target: Target {
             name: "vulkan".to_owned(),
@@ -185,7 +191,7 @@ fn other_versions_are_refused_before_their_fields() {
     writer.finish(Manifest { format_version: 99, ..manifest(Plan { max_rows: 1, ..Plan::default() }) }).unwrap();
     check_error(
         Bundle::open(&path),
-        expect!["the bundle has format version 99, this program reads version 1; compile it again"],
+        expect!["the bundle has format version 99, this program reads version 2; compile it again"],
     );
 }
 

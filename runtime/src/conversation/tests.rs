@@ -57,8 +57,9 @@ struct Bench {
 
 fn assemble(models: &[Model], ensemble: Option<&Ensemble>, system: Option<&str>) -> Result<Bench, Error> {
     let memories = RefCell::new(BTreeMap::new());
-    let load = |model: &Model| {
+    let load = |model: &Model, now: bool| {
         let toy = Toy::new(model.context);
+        toy.memory.borrow_mut().residence.extend(now.then_some("load"));
         memories.borrow_mut().insert(model.name.clone(), toy.memory.clone());
         Ok(toy)
     };
@@ -83,6 +84,7 @@ fn ensemble() -> Ensemble {
         chat: "talker".into(),
         describe_prompt: "Describe the image.".into(),
         handover: "{% for d in descriptions %}Image: {{ d }}\n{% endfor %}{{ message }}".into(),
+        residency: Residency::Both,
     }
 }
 

@@ -38,15 +38,42 @@ pub trait Device: std::fmt::Debug {
     /// What it is, for people.
     fn name(&self) -> String;
 
-    /// Allocates a plan's buffers and fills them with weights. `entries` are not needed afterwards.
+    /// Where its buffers are.
+    fn place(&self) -> Place;
+
+    /// A plan whose kernels this device runs; [`Program::load`] gives it memory.
     ///
     /// # Errors
-    /// An entry is missing or damaged, a kernel is for another device, there is too little memory.
+    /// An entry is missing or damaged, a kernel is for another device.
     fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn Program>, Error>;
+}
+
+/// Where a device's buffers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the machine's memory; weights where the bundle is mapped.
+    Mapped,
+    /// In the machine's memory, weights too.
+    Host,
+    /// In memory of the device's own, whose size no interface tells.
+    Device,
 }
 
 /// A plan on a device. What is written and submitted happens in order.
 pub trait Program: std::fmt::Debug + Send {
+    /// Allocates the plan's buffers and fills them with weights, as far as they are not there. `entries` are not needed
+    /// afterwards.
+    ///
+    /// # Errors
+    /// An entry is missing or damaged, there is too little memory.
+    fn load(&mut self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error>;
+
+    /// Gives memory back until [`Program::load`]: all of it, or all but states.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    fn unload(&mut self, plan: &Plan, keep_states: bool) -> Result<(), Error>;
+
     /// The most workgroups a grid may have in one direction.
     fn max_grid(&self) -> u32;
 
