@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dwindle_schemes::{FloatType, Format, Scheme};
+use dwindle_schemes::Format;
 use serde_json::Value;
 
 use crate::checkpoint::{self, ModelDir, ModelJson};
@@ -13,8 +13,6 @@ use crate::error::{Error, Result};
 pub struct Blueprint {
     /// What the model is called in the bundle.
     pub name: String,
-    /// Type of the keys and values in its caches.
-    pub kv: FloatType,
     /// Family, configuration, tensors and how each is stored.
     pub model: ModelJson,
     path: PathBuf,
@@ -27,22 +25,15 @@ impl Blueprint {
     /// It is not quantized; its name cannot name a model.
     pub fn of(directory: &ModelDir) -> Result<Self> {
         let path = directory.path();
-        let Some(scheme) = directory.scheme() else {
+        if directory.model.kv.is_none() {
             return Err(Error::NotQuantized { path: path.to_owned() });
-        };
-        let kv = Scheme::builtin(scheme)?.kv;
-        Ok(Blueprint { name: model_name(directory)?, kv, model: directory.model.clone(), path: path.to_owned() })
+        }
+        Ok(Blueprint { name: model_name(directory)?, model: directory.model.clone(), path: path.to_owned() })
     }
 
-    /// That of an unquantized description whose carried files are in `path`, as it will be when quantized as `scheme` by `method`.
-    pub fn quantized(name: &str, model: &ModelJson, path: &Path, scheme: &Scheme, method: &str) -> Self {
-        let mut model = model.clone();
-        for info in model.tensors.values_mut() {
-            info.format = scheme.format(info.role);
-        }
-        model.scheme = Some(scheme.name.clone());
-        model.method = Some(method.to_owned());
-        Blueprint { name: name.to_owned(), kv: scheme.kv, model, path: path.to_owned() }
+    /// That of a description whose carried files are in `path`.
+    pub fn new(name: &str, model: ModelJson, path: &Path) -> Self {
+        Blueprint { name: name.to_owned(), model, path: path.to_owned() }
     }
 
     /// Where its carried files are.

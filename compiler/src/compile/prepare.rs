@@ -24,6 +24,7 @@ pub struct Prepared {
     /// Positions of the KV cache.
     pub context: u32,
     max_rows: u32,
+    kv: FloatType,
     taps: bool,
 }
 
@@ -57,8 +58,9 @@ impl Prepared {
             Some(context) => return Err(Error::Context { model: blueprint.name, context, most }),
         } as u32;
         let max_rows = options.max_rows.clamp(1, context.max(1));
-        blueprint.kv = options.kv.unwrap_or(blueprint.kv);
-        Ok(Prepared { blueprint, family, context, max_rows, taps: options.taps })
+        let kv = options.kv.or(blueprint.model.kv).unwrap_or(FloatType::F16);
+        blueprint.model.kv = Some(kv);
+        Ok(Prepared { blueprint, family, context, max_rows, kv, taps: options.taps })
     }
 
     /// What the model is called in the bundle.
@@ -101,7 +103,7 @@ impl Prepared {
             entries: self.entries(),
             context: self.context as usize,
             max_rows: self.max_rows as usize,
-            kv: self.blueprint.kv,
+            kv: self.kv,
         }
     }
 
