@@ -45,7 +45,7 @@ fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<dwindle_compiler::Error>() {
             use dwindle_compiler::Error;
-            if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. }) {
+            if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. } | Error::Fit { .. }) {
                 return DOES_NOT_FIT;
             }
         }

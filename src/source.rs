@@ -22,6 +22,14 @@ pub enum Source {
     Checkpoint(Named),
 }
 
+/// What a source is or will be.
+pub enum Described {
+    /// It is quantized already.
+    Quantized(ModelDir),
+    /// It will be.
+    Planned(Box<Blueprint>),
+}
+
 /// A directory and the name its model gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -35,8 +43,8 @@ pub struct Named {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
     /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
-    #[arg(long, default_value = DEFAULT_SCHEME)]
-    pub scheme: String,
+    #[arg(long, help = format!("Quantization scheme for sources that are not quantized yet (see `dwindle schemes`) [default: {DEFAULT_SCHEME}]"))]
+    pub scheme: Option<String>,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error)
     #[arg(long, default_value = "rtn")]
@@ -45,6 +53,13 @@ pub struct Preparation {
     /// Revision of models named by hub id: a branch, tag or commit
     #[arg(long)]
     pub revision: Option<String>,
+}
+
+impl Preparation {
+    /// The scheme that was named, or the usual one.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_deref().unwrap_or(DEFAULT_SCHEME)
+    }
 }
 
 /// The scheme that sources get unless the user names another.
@@ -83,11 +98,7 @@ impl Source {
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
         match self {
-            Source::Bundle(path) => bail!(
-                "{} is a file; a directory with a checkpoint or a model directory is expected here{}",
-                path.display(),
-                hint_for_file(path)
-            ),
+            Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
                 if model.model.scheme.is_some() {
@@ -124,6 +135,37 @@ impl Source {
         }
     }
 
+    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`; only headers are read.
+    pub fn described(&self, scheme: &Scheme, method: Method) -> Result<Described> {
+        match self {
+            Source::Bundle(path) => bail!(not_a_model(path)),
+            Source::ModelDir(named) => {
+                let directory = ModelDir::open(&named.path)?;
+                Ok(match directory.scheme() {
+                    Some(_) => Described::Quantized(directory),
+                    None => {
+                        let model = directory.model.clone();
+                        let planned = Blueprint::quantized(&named.name, model, &named.path, scheme, method);
+                        Described::Planned(Box::new(planned))
+                    }
+                })
+            }
+            Source::Checkpoint(named) => {
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                Ok(Described::Planned(Box::new(conversion.blueprint(&named.name))))
+            }
+        }
+    }
+
+    /// Bytes of the files that it consists of.
+    pub fn bytes(&self) -> Result<u64> {
+        let length = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(metadata.len())
+        };
+        self.content_files()?.iter().map(length).sum()
+    }
+
     /// The name a model made of this gets.
     pub fn name(&self) -> &str {
         match self {
@@ -140,7 +182,7 @@ impl Source {
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(&preparation.scheme)?;
+        let scheme = Scheme::builtin(preparation.scheme())?;
         let out = work.join("quantized").join(name);
         quantize(model, &scheme, preparation.method, &out, progress)?;
         Ok(ModelDir::open(&out)?)
@@ -174,6 +216,11 @@ fn directory_name(path: &Path) -> Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot open {}", path.display()))?;
     let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
     name.with_context(|| format!("{} has no name", path.display()))
+}
+
+fn not_a_model(path: &Path) -> String {
+    let hint = hint_for_file(path);
+    format!("{} is a file; a directory with a checkpoint or a model directory is expected here{hint}", path.display())
 }
 
 fn hint_for_file(path: &Path) -> String {

@@ -7,7 +7,7 @@
 
 mod blueprint;
 mod draft;
-mod ensemble;
+pub(crate) mod ensemble;
 mod estimate;
 mod inspect;
 mod prepare;
@@ -25,6 +25,7 @@ use dwindle_schemes::FloatType;
 
 pub use blueprint::{Blueprint, model_name};
 pub use draft::Draft;
+pub(crate) use estimate::estimates;
 pub use ensemble::{DESCRIBE_PROMPT, HANDOVER};
 pub use inspect::{Stage, UnknownStage, inspect};
 pub use prepare::Prepared;

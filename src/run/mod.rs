@@ -142,7 +142,7 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     let target = Target { context: options.context, ..Target::for_device(options.kind, &options.device) };
     let mut key = cache::Key::new("run");
     key.add(target.name().name().as_bytes());
-    key.add(options.preparation.scheme.as_bytes());
+    key.add(options.preparation.scheme().as_bytes());
     key.add(options.preparation.method.to_string().as_bytes());
     key.add(&options.context.unwrap_or(0).to_le_bytes());
     for source in sources {

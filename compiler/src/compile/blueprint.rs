@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dwindle_schemes::Format;
+use dwindle_quant::Method;
+use dwindle_schemes::{Format, Scheme};
 use serde_json::Value;
 
 use crate::checkpoint::{self, ModelDir, ModelJson};
@@ -34,6 +35,18 @@ impl Blueprint {
     /// That of a description whose carried files are in `path`.
     pub fn new(name: &str, model: ModelJson, path: &Path) -> Self {
         Blueprint { name: name.to_owned(), model, path: path.to_owned() }
+    }
+
+    /// That of an unquantized description whose carried files are in `path`, as it will be when quantized as `scheme` by
+    /// `method`.
+    pub fn quantized(name: &str, mut model: ModelJson, path: &Path, scheme: &Scheme, method: Method) -> Self {
+        for info in model.tensors.values_mut() {
+            info.format = scheme.format(info.role);
+        }
+        model.scheme = Some(scheme.name.clone());
+        model.method = Some(method.to_string());
+        model.kv = Some(scheme.kv);
+        Blueprint::new(name, model, path)
     }
 
     /// Where its carried files are.

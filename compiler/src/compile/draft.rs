@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dwindle_bundle::{Ensemble, FORMAT_VERSION, Manifest, Memory, MemoryPlan, Model, Sink, Writer};
+use dwindle_bundle::{
+    ENTRY_ALIGNMENT, Ensemble, FORMAT_VERSION, Manifest, Memory, MemoryPlan, Model, Plan, Sink, Writer,
+};
 
 use super::estimate::estimates;
 use super::{Blueprint, CompileOptions, Prepared, Report, ensemble, text};
@@ -13,6 +15,7 @@ use crate::kernels::{Emitted, translate, validate};
 use crate::lower::{self, Lowered, pack};
 use crate::progress::Progress;
 use crate::target::{Target, TargetName};
+use crate::work::Work;
 
 /// Models lowered for a target, and how they work together.
 pub struct Draft {
@@ -52,6 +55,44 @@ impl Draft {
     /// How they work together.
     pub fn ensemble(&self) -> Option<&Ensemble> {
         self.ensemble.as_ref()
+    }
+
+    /// What writing the bundle takes, where `bytes_in` are read and `bytes_meanwhile` of files are kept beside it.
+    ///
+    /// # Errors
+    /// A carried file that cannot be read.
+    pub fn work(&self, bytes_in: u64, bytes_meanwhile: u64) -> Result<Work> {
+        let mut bytes_out = 0;
+        let mut entries = 1;
+        for (prepared, lowered) in &self.models {
+            for name in ["tokenizer.json", "chat_template.jinja"] {
+                if let Some(path) = prepared.blueprint.file(name) {
+                    bytes_out += std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+                    entries += 1;
+                }
+            }
+            bytes_out += lowered.weights.segments.iter().sum::<u64>() + written_bytes(&lowered.plan);
+            entries += lowered.weights.segments.len() as u64;
+        }
+        for kernel in self.kernels()?.values().filter(|kernel| kernel.native.is_none()) {
+            // A translation is about as long as the text.
+            bytes_out += 2 * kernel.wgsl.len() as u64;
+            entries += 2;
+        }
+        let threads = rayon::current_num_threads() as u64;
+        Ok(Work {
+            step: "compile",
+            bytes_in,
+            bytes_to_download: 0,
+            bytes_out: bytes_out + entries * u64::from(ENTRY_ALIGNMENT),
+            bytes_meanwhile,
+            peak_memory: COMPILER + threads * THREAD,
+        })
+    }
+
+    /// What will be written, for people; `bytes` is what [`Draft::work`] says.
+    pub fn report(&self, bytes: u64) -> Report {
+        Report::planned(self, bytes)
     }
 
     /// Writes the bundle, with the tensors of each model.
@@ -131,6 +172,30 @@ impl Draft {
         }
         Ok(models)
     }
+}
+
+/// Memory of compiling, beside the pages of mapped files: the program, graphs and plans of two models.
+const COMPILER: u64 = 64 << 20;
+
+/// Memory of a thread that packs: its stack and its rows.
+const THREAD: u64 = 2 << 20;
+
+/// Bytes of a plan in the manifest.
+fn written_bytes(plan: &Plan) -> u64 {
+    struct Counted(u64);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    // Counting does not fail, and a plan is written the same way later.
+    let _ = serde_json::to_writer(&mut counted, plan);
+    counted.0
 }
 
 /// Validates each kernel and writes its text and its translation for the target; native kernels are in the plan already.

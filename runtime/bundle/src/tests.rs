@@ -270,6 +270,61 @@ fn plans_are_checked() {
     );
 }
 
+/// A manifest whose memory plan has one thing wrong, and what is said of it.
+#[track_caller]
+fn check_memory(change: impl FnOnce(&mut Manifest), expected: Expect) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let mut manifest = manifest(plan());
+    change(&mut manifest);
+    let mut writer = Writer::create(&path).unwrap();
+    writer.entry("kernels/double.wgsl", |sink| sink.write(b"// text")).unwrap();
+    writer.entry("weights.0", |sink| sink.write(&weights())).unwrap();
+    writer.finish(manifest).unwrap();
+    check_error(Bundle::open(&path), expected);
+}
+
+#[test]
+fn memory_plans_are_checked() {
+    check_memory(|m| m.models[0].memory.weights += 4, expect![[""]]);
+    check_memory(|m| m.memory.peak -= 1, expect![[""]]);
+    check_memory(|m| m.memory.moments[0].work += 1, expect![[""]]);
+    check_memory(|m| m.memory.moments.clear(), expect![[""]]);
+    check_memory(|m| m.memory.estimates.models.clear(), expect![[""]]);
+    check_memory(|m| m.memory.estimates.process = u64::MAX, expect![[""]]);
+}
+
+/// Two models whose figures tell them apart: what is there at each moment.
+#[test]
+fn moments_of_an_ensemble() {
+    let memory = |weights| Memory { weights, states: 1000, scratch: 20, ports: 7, activations: 3 };
+    let ensemble = |residency| Ensemble {
+        describe: "seer".to_owned(),
+        chat: "talker".to_owned(),
+        describe_prompt: String::new(),
+        handover: String::new(),
+        residency,
+    };
+    let estimates = || Estimates {
+        process: 5,
+        staging: 0,
+        models: vec![ModelEstimates { tokenizer: 40, picture: 0 }, ModelEstimates { tokenizer: 50, picture: 60 }],
+    };
+    let models = [("talker", memory(100_000)), ("seer", memory(200_000))];
+    let text = [Residency::Both, Residency::Swap].map(|residency| {
+        let plan = MemoryPlan::new(&models, Some(&ensemble(residency)), estimates());
+        let line = |m: &Moment| {
+            let (weights, states, work, total) = (m.weights, m.states, m.work, m.total());
+            format!("{residency}, {}: {weights} + {states} + {work} + …= {total}\n", m.what)
+        };
+        plan.moments.iter().map(line).collect::<String>() + &format!("peak {}\n", plan.peak)
+    });
+    expect![[""]].assert_eq(&text.concat());
+    assert_eq!("swap".parse::<Residency>().unwrap(), Residency::Swap);
+    expect!["unknown residency `half`: expected both or swap"]
+        .assert_eq(&"half".parse::<Residency>().unwrap_err().to_string());
+}
+
 #[test]
 fn extents() {
     let call = Call { rows: 5, position: 12, tile: 0 };

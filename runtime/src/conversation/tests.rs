@@ -155,6 +155,37 @@ fn one_describes_and_the_other_talks() {
     assert_eq!((bench.conversation.model_names().len(), bench.conversation.device_name()), (2, "a toy"));
 }
 
+/// With `swap`, one of the two has its memory at a time, and the chat's positions stay; answers are the same.
+#[test]
+fn models_take_turns_in_memory() {
+    let swap = Ensemble { residency: Residency::Swap, ..ensemble() };
+    let mut bench = assemble(&[model("talker", false), model("seer", true)], Some(&swap), None).unwrap();
+    let residence = |bench: &Bench, name: &str| std::mem::take(&mut bench.memories[name].borrow_mut().residence);
+    assert_eq!((residence(&bench, "talker"), residence(&bench, "seer")), (vec!["load"], vec![]));
+    bench.script("talker", &["Hello."]);
+    bench.ask("Hi", 0).unwrap();
+    let cached = bench.memories["talker"].borrow().rows.len();
+    assert_eq!((residence(&bench, "talker"), residence(&bench, "seer")), (vec!["load"], vec![]));
+
+    bench.script("seer", &["A red cross.", "A blue star."]);
+    bench.script("talker", &["I see both."]);
+    let turn = bench.ask("What do you see?", 2).unwrap();
+    assert_eq!((turn.answer.as_str(), turn.recomputed), ("I see both.", 0));
+    assert_eq!(turn.descriptions, ["A red cross.", "A blue star."]);
+    assert_eq!(residence(&bench, "talker"), ["unload", "load"]);
+    assert_eq!(residence(&bench, "seer"), ["load", "forget"]);
+    let memory = bench.memories["talker"].borrow();
+    assert!(memory.prefills.last().unwrap() + cached < memory.rows.len() + 1, "the cache was kept");
+    drop(memory);
+
+    // A description that fails leaves the chat usable.
+    bench.ask("What?", 1).unwrap_err();
+    assert_eq!((residence(&bench, "talker"), residence(&bench, "seer")), (vec!["unload"], vec!["load", "forget"]));
+    bench.script("talker", &["Fine."]);
+    assert_eq!(bench.ask("How are you?", 0).unwrap().answer, "Fine.");
+    assert_eq!(residence(&bench, "talker"), ["load"]);
+}
+
 #[test]
 fn a_cancelled_description_leaves_the_chat_alone() {
     let mut bench = assemble(&[model("talker", false), model("seer", true)], Some(&ensemble()), None).unwrap();
