@@ -3,7 +3,8 @@
 //! [`compile`] is what `dwindle compile` does; [`prepare::Prepared`] holds the stages of one model for whoever wants to look at
 //! them. Weights stream from the mapped model directories into the file; the bundle appears under its name only when
 //! it is complete. Entries, in this order: `models/<name>/tokenizer.json`, `…/chat_template.jinja`, `…/weights.<n>` of each model,
-//! then `kernels/<name>.wgsl` with their translation beside.
+//! then `kernels/<name>.wgsl` with their translation beside. Of further targets, only what differs is there, in folders of
+//! their names: `models/<name>/<target>/weights.<n>`, `kernels/<target>/<name>.wgsl`.
 
 mod blueprint;
 mod draft;
@@ -12,6 +13,7 @@ mod estimate;
 mod inspect;
 mod prepare;
 mod report;
+mod share;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -24,12 +26,12 @@ use dwindle_bundle::Residency;
 use dwindle_schemes::FloatType;
 
 pub use blueprint::{Blueprint, model_name};
-pub use draft::Draft;
+pub use draft::{Build, Draft};
 pub(crate) use estimate::estimates;
 pub use ensemble::{DESCRIBE_PROMPT, HANDOVER};
 pub use inspect::{Stage, UnknownStage, inspect};
 pub use prepare::Prepared;
-pub use report::{FunctionReport, ModelReport, Moments, Report};
+pub use report::{FunctionReport, ModelReport, Moments, Report, TargetReport};
 pub use tensors::StoredTensors;
 
 use crate::checkpoint::ModelDir;
@@ -43,6 +45,8 @@ use crate::target::{Target, TargetName};
 pub struct CompileOptions {
     /// Limits, and the language of the kernels.
     pub target: Target,
+    /// Further targets of the same bundle.
+    pub also: Vec<Target>,
     /// Positions of the KV caches; `None` is what the model was made for, 4096 at most.
     pub context: Option<u32>,
     /// The same for single models, by name; these go first.
@@ -66,6 +70,7 @@ impl CompileOptions {
     pub fn new(target: TargetName) -> Self {
         CompileOptions {
             target: Target::new(target),
+            also: Vec::new(),
             context: None,
             contexts: BTreeMap::new(),
             kv: None,

@@ -26,6 +26,8 @@ pub struct Prepared {
     max_rows: u32,
     kv: FloatType,
     taps: bool,
+    /// The bundle is for several targets.
+    shares: bool,
 }
 
 impl Prepared {
@@ -60,7 +62,7 @@ impl Prepared {
         let max_rows = options.max_rows.clamp(1, context.max(1));
         let kv = options.kv.or(blueprint.model.kv).unwrap_or(FloatType::F16);
         blueprint.model.kv = Some(kv);
-        Ok(Prepared { blueprint, family, context, max_rows, kv, taps: options.taps })
+        Ok(Prepared { blueprint, family, context, max_rows, kv, taps: options.taps, shares: !options.also.is_empty() })
     }
 
     /// What the model is called in the bundle.
@@ -104,6 +106,7 @@ impl Prepared {
             context: self.context as usize,
             max_rows: self.max_rows as usize,
             kv: self.kv,
+            shares: self.shares,
         }
     }
 

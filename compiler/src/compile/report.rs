@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use dwindle_bundle::{Memory, MemoryPlan, Model, Moment};
+use dwindle_bundle::{Manifest, Memory, MemoryPlan, Moment};
 use serde::Serialize;
 
-use super::Draft;
+use super::share::Division;
+use super::{Build, Draft};
 use crate::size::Size;
 
 /// What is in a bundle, for people.
@@ -14,14 +15,29 @@ use crate::size::Size;
 pub struct Report {
     /// Size of the file.
     pub bytes: u64,
-    /// Kernels in the file.
+    /// What each target has, in order.
+    pub targets: Vec<TargetReport>,
+    /// Bytes that several targets use; absent for one target, and before the file is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_bytes: Option<u64>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// One target of a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TargetReport {
+    /// Its name.
+    pub target: String,
+    /// Kernels in its plans.
     pub kernels: usize,
     /// The models.
     pub models: Vec<ModelReport>,
     /// What running it takes, moment by moment.
     pub memory: MemoryPlan,
-    /// What the user should know.
-    pub warnings: Vec<String>,
+    /// Bytes that no other target uses; absent for one target, and before the file is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_bytes: Option<u64>,
 }
 
 /// One model of a bundle.
@@ -53,28 +69,42 @@ pub struct FunctionReport {
 }
 
 impl Report {
-    /// What a draft became: `written` models in a file of `bytes` bytes.
-    pub(super) fn new(draft: &Draft, written: &[Model], bytes: u64) -> Self {
-        let mut warnings = Vec::new();
-        for model in written {
+    /// What a draft became: `manifest` in a file of `bytes` bytes.
+    pub(super) fn new(draft: &Draft, manifest: &Manifest, bytes: u64) -> Self {
+        let mut report = Report::planned(draft, bytes);
+        for model in &manifest.models {
             match &model.text {
-                None => {
-                    warnings.push(format!("{} has no tokenizer.json: it can compute logits, but not chat", model.name))
-                }
-                Some(text) if text.chat_template.is_none() => {
-                    warnings.push(format!("{} has no chat template: it completes texts, but has no turns", model.name));
-                }
+                None => report
+                    .warnings
+                    .push(format!("{} has no tokenizer.json: it can compute logits, but not chat", model.name)),
+                Some(text) if text.chat_template.is_none() => report
+                    .warnings
+                    .push(format!("{} has no chat template: it completes texts, but has no turns", model.name)),
                 Some(_) => {}
             }
         }
-        Report { warnings, ..Report::planned(draft, bytes) }
+        if report.targets.len() > 1 {
+            let division = Division::of(manifest);
+            report.shared_bytes = Some(division.shared);
+            for (target, own) in report.targets.iter_mut().zip(division.own) {
+                target.own_bytes = Some(own);
+            }
+        }
+        report
     }
 
     /// What a draft will become, in a file of about `bytes` bytes.
     pub(super) fn planned(draft: &Draft, bytes: u64) -> Self {
+        let targets = draft.builds().iter().map(|build| TargetReport::of(draft, build)).collect();
+        Report { bytes, targets, shared_bytes: None, warnings: Vec::new() }
+    }
+}
+
+impl TargetReport {
+    fn of(draft: &Draft, build: &Build) -> Self {
         let mut models = Vec::new();
         let mut kernels = BTreeSet::new();
-        for (prepared, lowered) in draft.models() {
+        for (prepared, lowered) in draft.prepared().iter().zip(&build.lowered) {
             kernels.extend(lowered.plan.kernels.iter().map(|kernel| &kernel.name));
             let about = prepared.about();
             let about = ["family", "scheme", "method"].iter().filter_map(|key| about.get(*key));
@@ -92,13 +122,39 @@ impl Report {
                 functions: functions.collect(),
             });
         }
-        Report { bytes, kernels: kernels.len(), models, memory: draft.memory().clone(), warnings: Vec::new() }
+        let (target, memory) = (build.target.name.to_string(), build.memory.clone());
+        TargetReport { target, kernels: kernels.len(), models, memory, own_bytes: None }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "bundle of {}, {} kernels", Size(self.bytes), self.kernels)?;
+        write!(f, "bundle of {}", Size(self.bytes))?;
+        match self.targets.as_slice() {
+            [target] => writeln!(f, ", {} kernels", target.kernels)?,
+            targets => {
+                writeln!(f, " for {} targets", targets.len())?;
+                if let Some(shared) = self.shared_bytes {
+                    writeln!(f, "  {:<8} {:>10}", "shared", Size(shared).to_string())?;
+                    for target in targets {
+                        let own = Size(target.own_bytes.unwrap_or(0)).to_string();
+                        writeln!(f, "  {:<8} {own:>10}, {} kernels", target.target, target.kernels)?;
+                    }
+                }
+            }
+        }
+        for (index, target) in self.targets.iter().enumerate() {
+            if self.targets.len() > 1 {
+                writeln!(f, "{}target {}", if index == 0 { "" } else { "\n" }, target.target)?;
+            }
+            write!(f, "{target}")?;
+        }
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
+    }
+}
+
+impl fmt::Display for TargetReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for model in &self.models {
             writeln!(f, "{} ({}), context {}", model.name, model.about, model.context)?;
             let memory = &model.memory;
@@ -117,8 +173,7 @@ impl fmt::Display for Report {
             });
             writeln!(f, "  dispatches: {}", functions.collect::<Vec<_>>().join(", "))?;
         }
-        write!(f, "{}", Moments(&self.memory))?;
-        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
+        write!(f, "{}", Moments(&self.memory))
     }
 }
 

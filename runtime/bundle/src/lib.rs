@@ -13,6 +13,7 @@ mod reader;
 mod record;
 pub mod room;
 mod validate;
+mod variant;
 mod writer;
 
 #[cfg(test)]
@@ -25,4 +26,5 @@ pub use plan::*;
 pub use reader::{Bundle, SharedEntry};
 pub use record::Record;
 pub use room::Room;
+pub use variant::{Variant, VariantModel};
 pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

@@ -210,7 +210,8 @@ impl MemoryPlan {
         let picture = estimates.models.iter().map(|model| model.picture).max().unwrap_or(0);
         let moments: Vec<Moment> = match ensemble {
             None => {
-                let alone = |(name, memory): &(&str, Memory)| base(format!("{name} answers"), picture).add(memory, true);
+                let alone =
+                    |(name, memory): &(&str, Memory)| base(format!("{name} answers"), picture).add(memory, true);
                 models.iter().map(alone).collect()
             }
             Some(ensemble) => {

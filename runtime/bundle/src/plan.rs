@@ -200,3 +200,18 @@ impl Extent {
         }
     }
 }
+
+impl Plan {
+    /// Names of the bundle's entries that the plan refers to: weights, and kernels' texts.
+    pub fn entries(&self) -> impl Iterator<Item = &String> {
+        let weights = self.buffers.iter().filter_map(|buffer| match &buffer.kind {
+            BufferKind::Weights(entry) => Some(entry),
+            _ => None,
+        });
+        let texts = self.kernels.iter().flat_map(|kernel| match &kernel.code {
+            Code::Wgsl { text, spirv, msl } => [Some(text), spirv.as_ref(), msl.as_ref()],
+            Code::Native { .. } => [None; 3],
+        });
+        weights.chain(texts.flatten())
+    }
+}

@@ -46,9 +46,8 @@ impl Bytes {
             Bytes::Mapped(map) => {
                 // SAFETY: the mapping is of a file and never written, so dropped pages come back with the same contents.
                 // Only a hint: where it fails, pages stay.
-                let _ = unsafe {
-                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-                };
+                let _ =
+                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
             }
             #[cfg(not(unix))]
             Bytes::Mapped(_) => {}
@@ -114,16 +113,27 @@ impl Bundle {
                 });
             }
         }
-        for model in &manifest.models {
-            validate_plan(&model.plan, &manifest.entries)
-                .map_err(|why| Error::Plan { model: model.name.clone(), why })?;
+        manifest.validate_targets().map_err(|why| Error::Manifest { why })?;
+        validate_target(&manifest)?;
+        for variant in &manifest.also {
+            manifest.clone().for_target(&variant.target.name).iter().try_for_each(validate_target)?;
         }
-        let Manifest { models, ensemble, memory, .. } = &manifest;
-        memory.validate(models, ensemble.as_ref()).map_err(|why| Error::MemoryPlan { why })?;
         Ok(Bundle { bytes: Arc::new(bytes), entries: Arc::new(entries), manifest: Arc::new(manifest) })
     }
 
-    /// What is in the bundle.
+    /// The same bundle for another of its targets: [`Bundle::manifest`] has that one's plans then. Nothing is copied but the plans.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] with those that it has.
+    pub fn select(&self, target: &str) -> Result<Bundle, Error> {
+        let manifest = Manifest::clone(&self.manifest).for_target(target).ok_or_else(|| Error::NoTarget {
+            wanted: target.to_owned(),
+            found: self.manifest.targets().map(|target| target.name.clone()).collect(),
+        })?;
+        Ok(Bundle { bytes: self.bytes.clone(), entries: self.entries.clone(), manifest: Arc::new(manifest) })
+    }
+
+    /// What is in the bundle; its models have the plans of the first target, or of the one that was selected.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -191,6 +201,15 @@ impl Bundle {
             false => Err(Error::Hash { entry: name.to_owned() }),
         }
     }
+}
+
+/// Checks the plans of [`Manifest::target`] and the memory plan over them.
+fn validate_target(manifest: &Manifest) -> Result<(), Error> {
+    let Manifest { models, ensemble, memory, entries, .. } = manifest;
+    for model in models {
+        validate_plan(&model.plan, entries).map_err(|why| Error::Plan { model: model.name.clone(), why })?;
+    }
+    memory.validate(models, ensemble.as_ref()).map_err(|why| Error::MemoryPlan { why })
 }
 
 fn locate_entries(bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>, Error> {

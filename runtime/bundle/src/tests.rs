@@ -44,11 +44,8 @@ fn plan() -> Plan {
 }
 
 fn manifest(plan: Plan) -> Manifest {
-    let estimates = Estimates {
-        process: 1000,
-        staging: 0,
-        models: vec![ModelEstimates { tokenizer: 100, picture: 10 }],
-    };
+    let estimates =
+        Estimates { process: 1000, staging: 0, models: vec![ModelEstimates { tokenizer: 100, picture: 10 }] };
     Manifest {
         memory: MemoryPlan::new(&[("tiny", plan.memory())], None, estimates),
         format_version: FORMAT_VERSION,
