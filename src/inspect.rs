@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::ModelDir;
-use dwindle_compiler::compile::{CompileOptions, Moments, Stage, inspect};
+use dwindle_compiler::compile::{Moments, Stage, inspect};
 use dwindle_compiler::lower::print_plan;
 use dwindle_compiler::size::Size;
 use serde_json::{Value, json};
@@ -61,9 +61,7 @@ fn of_source(source: &Source, options: &Options, work: &Path, bars: &Bars) -> Re
         return overview(&source.converted(work, bars)?, options.json);
     };
     let model = source.quantized(&options.preparation, work, bars)?;
-    let mut compile = CompileOptions::new(options.target.name());
-    compile.context = options.target.context;
-    let text = inspect(&model, stage, &compile)?;
+    let text = inspect(&model, stage, &options.target.options())?;
     match options.json {
         true => Ok(serde_json::to_string_pretty(&json!({ "stage": stage.to_string(), "text": text }))?),
         false => Ok(text),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::quantize;
 use dwindle_quant::Method;
@@ -97,6 +98,17 @@ impl Source {
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        self.quantized_as(&Scheme::builtin(preparation.scheme())?, preparation.method, work, progress)
+    }
+
+    /// The same with a scheme of one's own.
+    pub fn quantized_as(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ModelDir> {
         match self {
             Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
@@ -104,7 +116,7 @@ impl Source {
                 if model.model.scheme.is_some() {
                     return Ok(model);
                 }
-                self.quantize(&model, &named.name, preparation, work, progress)
+                quantize_in(&model, &named.name, scheme, method, work, progress)
             }
             Source::Checkpoint(named) => {
                 let model = self.converted(work, progress)?;
@@ -112,11 +124,19 @@ impl Source {
                     return Ok(model);
                 }
                 let full = model.path().to_owned();
-                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
+                let quantized = quantize_in(&model, &named.name, scheme, method, work, progress)?;
                 drop(model);
                 std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
                 Ok(quantized)
             }
+        }
+    }
+
+    /// Bytes of what is written on the way to a quantized directory, beside that directory.
+    pub fn bytes_meanwhile(&self) -> Result<u64> {
+        match self {
+            Source::Checkpoint(_) => self.bytes(),
+            Source::Bundle(_) | Source::ModelDir(_) => Ok(0),
         }
     }
 
@@ -151,8 +171,8 @@ impl Source {
                 })
             }
             Source::Checkpoint(named) => {
-                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
-                Ok(Described::Planned(Box::new(conversion.blueprint(&named.name))))
+                let planned = Blueprint::of_checkpoint(&named.name, &named.path, scheme, method)?;
+                Ok(Described::Planned(Box::new(planned)))
             }
         }
     }
@@ -172,20 +192,6 @@ impl Source {
             Source::Bundle(path) => path.to_str().unwrap_or_default(),
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.name,
         }
-    }
-
-    fn quantize(
-        &self,
-        model: &ModelDir,
-        name: &str,
-        preparation: &Preparation,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(preparation.scheme())?;
-        let out = work.join("quantized").join(name);
-        quantize(model, &scheme, preparation.method, &out, progress)?;
-        Ok(ModelDir::open(&out)?)
     }
 
     /// The files whose contents decide what comes of this source, in a fixed order.
@@ -210,6 +216,19 @@ impl Source {
         files.sort();
         Ok(files)
     }
+}
+
+fn quantize_in(
+    model: &ModelDir,
+    name: &str,
+    scheme: &Scheme,
+    method: Method,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<ModelDir> {
+    let out = work.join("quantized").join(name);
+    quantize(model, scheme, method, &out, progress)?;
+    Ok(ModelDir::open(&out)?)
 }
 
 fn directory_name(path: &Path) -> Result<String> {

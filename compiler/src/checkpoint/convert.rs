@@ -72,6 +72,21 @@ pub fn convert(source: &Path, out: &Path, progress: &dyn Progress) -> Result<(Mo
     convert_as(&source, &Needs { tensors, ignored: &|name| family.ignored(name) }, out, progress)
 }
 
+/// The model directory that [`convert`] would make of the checkpoint at `source`, without its hashes: only headers are read.
+///
+/// # Errors
+/// `source` is no complete checkpoint of a supported family, or one that is packed already.
+pub fn describe(source: &Path) -> Result<ModelJson> {
+    let source = Source::open(source)?;
+    let preprocessor = source.preprocessor()?;
+    let family = arch::parse(source.model_type(), source.config(), preprocessor.as_ref())
+        .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;
+    let tensors = family.tensors().into_iter().map(|spec| (spec.name, (spec.shape, spec.role))).collect();
+    let needs = Needs { tensors, ignored: &|name| family.ignored(name) };
+    let views = select(&source, &needs, &mut ConvertReport::default())?;
+    Ok(ModelJson::new(source.model_type().to_owned(), source.config().clone(), infos(&views, &needs)?))
+}
+
 /// Writes `source` to `out` as a model directory whose tensors are those that `needs` tells.
 pub(super) fn convert_as(
     source: &Source,

@@ -20,7 +20,7 @@ mod source;
 mod workplace;
 
 pub(crate) use json::read_config as read_json;
-pub use convert::{ConvertReport, convert};
+pub use convert::{ConvertReport, convert, describe};
 pub(crate) use directory::OutputDirectory;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};

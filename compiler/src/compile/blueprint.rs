@@ -49,6 +49,16 @@ impl Blueprint {
         Blueprint::new(name, model, path)
     }
 
+    /// That of the checkpoint at `path`, as it will be when converted and then quantized as `scheme` by `method`.
+    ///
+    /// # Errors
+    /// As [`checkpoint::describe`].
+    pub fn of_checkpoint(name: &str, path: &Path, scheme: &Scheme, method: Method) -> Result<Self> {
+        let mut model = checkpoint::describe(path)?;
+        model.files = checkpoint::carried::present(path);
+        Ok(Blueprint::quantized(name, model, path, scheme, method))
+    }
+
     /// Where its carried files are.
     pub fn path(&self) -> &Path {
         &self.path
