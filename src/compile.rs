@@ -59,7 +59,7 @@ pub struct Target {
     #[arg(long, value_name = "NAME")]
     pub target: Option<TargetName>,
 
-    /// Positions of the KV caches [default: what the model allows, 4096 at most]
+    /// Positions of the KV caches [default: what the model allows, 4096 at most; more where a picture needs it]
     #[arg(long, value_name = "N")]
     pub context: Option<u32>,
 

@@ -29,6 +29,7 @@ pub(crate) use estimate::estimates;
 pub use ensemble::{DESCRIBE_PROMPT, HANDOVER};
 pub use inspect::{Stage, UnknownStage, inspect};
 pub use prepare::Prepared;
+pub(crate) use prepare::picture_context;
 pub use report::{FunctionReport, ModelReport, Moments, Report};
 pub use tensors::StoredTensors;
 
