@@ -1,5 +1,6 @@
 //! `dwindle compile`: model directories or checkpoints become one bundle.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -153,6 +154,7 @@ pub fn run(options: Options) -> Result<()> {
         target: &options.target,
         output: &options.output,
         bars: &bars,
+        folder: OnceCell::new(),
     };
     let planned = match options.fit {
         None => job.plan()?,
@@ -193,6 +195,7 @@ pub struct Job<'a> {
     pub output: &'a Path,
     /// Progress.
     pub bars: &'a Bars,
+    folder: OnceCell<tempfile::TempDir>,
 }
 
 /// A bundle that is decided, and where the tensors of its models will come from.
@@ -218,8 +221,11 @@ pub enum Origin {
 }
 
 impl Job<'_> {
-    /// A folder beside the output for what has to be kept meanwhile.
-    fn work_folder(&self) -> Result<tempfile::TempDir> {
+    /// A folder beside the output for what has to be kept meanwhile; removed with the job.
+    pub fn work(&self) -> Result<&Path> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder.path());
+        }
         let folder = match self.output.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -227,6 +233,7 @@ impl Job<'_> {
         tempfile::Builder::new()
             .prefix(".dwindle-work-")
             .tempdir_in(folder)
+            .map(|made| self.folder.get_or_init(|| made).path())
             .with_context(|| format!("cannot write into {}", folder.display()))
     }
 
@@ -238,13 +245,13 @@ impl Job<'_> {
         let mut origins = Vec::new();
         let (mut bytes_in, mut meanwhile) = (0, 0);
         for source in self.sources {
-            let (blueprint, origin) = match source.described(&scheme, method)? {
+            let (blueprint, origin) = match source.described(&scheme, method, self.work()?, self.bars)? {
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
                     (blueprint, Origin::Quantized { variants: vec![directory], choice: BTreeMap::new() })
                 }
                 Described::Planned(blueprint) => {
-                    meanwhile += source.bytes_meanwhile()? + blueprint.tensor_bytes();
+                    meanwhile += blueprint.tensor_bytes();
                     (*blueprint, Origin::Quantize { source: source.clone(), scheme: scheme.clone() })
                 }
             };
@@ -262,12 +269,12 @@ impl Job<'_> {
 impl Planned {
     /// Writes the bundle; what has to be quantized first is kept beside it meanwhile.
     fn write(&self, job: &Job<'_>) -> Result<Report> {
-        let folder = job.work_folder()?;
+        let folder = job.work()?;
         let mut made = Vec::new();
         for origin in &self.origins {
             made.push(match origin {
                 Origin::Quantize { source, scheme } => {
-                    Some(source.quantized_as(scheme, job.preparation.method, folder.path(), job.bars)?)
+                    Some(source.quantized_as(scheme, job.preparation.method, folder, job.bars)?)
                 }
                 Origin::Quantized { .. } => None,
             });
@@ -309,7 +316,7 @@ pub fn compile_sources(
     output: &Path,
     bars: &Bars,
 ) -> Result<Report> {
-    let job = Job { sources, preparation, target, output, bars };
+    let job = Job { sources, preparation, target, output, bars, folder: OnceCell::new() };
     let planned = job.plan()?;
     planned.work.check(output)?;
     planned.write(&job)

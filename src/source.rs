@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::checkpoint::{Conversion, ModelDir, convert};
 use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::quantize;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
-use crate::hub;
+use crate::hub::{self, Hub};
+use crate::progress::Bars;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub const DEFAULT_SCHEME: &str = "q4f16_1";
 
 impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
-    pub fn resolve(text: &str, revision: Option<&str>, progress: &dyn Progress) -> Result<Self> {
+    pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
         if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -89,7 +90,8 @@ impl Source {
             bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
         }
         if hub::is_id(text) {
-            let path = hub::fetch(text, revision, progress)?;
+            let hub = Hub::from_env()?;
+            let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
             return Ok(Source::Checkpoint(Named { path, name }));
         }
@@ -119,24 +121,12 @@ impl Source {
                 quantize_in(&model, &named.name, scheme, method, work, progress)
             }
             Source::Checkpoint(named) => {
-                let model = self.converted(work, progress)?;
-                if model.scheme().is_some() {
-                    return Ok(model);
-                }
-                let full = model.path().to_owned();
-                let quantized = quantize_in(&model, &named.name, scheme, method, work, progress)?;
-                drop(model);
-                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                Ok(quantized)
+                let out = work.join("quantized").join(&named.name);
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                let (model, report) = conversion.run(&out, progress)?;
+                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                Ok(model)
             }
-        }
-    }
-
-    /// Bytes of what is written on the way to a quantized directory, beside that directory.
-    pub fn bytes_meanwhile(&self) -> Result<u64> {
-        match self {
-            Source::Checkpoint(_) => self.bytes(),
-            Source::Bundle(_) | Source::ModelDir(_) => Ok(0),
         }
     }
 
@@ -155,8 +145,15 @@ impl Source {
         }
     }
 
-    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`; only headers are read.
-    pub fn described(&self, scheme: &Scheme, method: Method) -> Result<Described> {
+    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`, of which only headers are read.
+    /// What is packed in a format of its own is imported into a subdirectory of `work`.
+    pub fn described(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Described> {
         match self {
             Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
@@ -171,7 +168,12 @@ impl Source {
                 })
             }
             Source::Checkpoint(named) => {
-                let planned = Blueprint::of_checkpoint(&named.name, &named.path, scheme, method)?;
+                let conversion = Conversion::open(&named.path, None)?;
+                if conversion.packed_as().is_some() {
+                    drop(conversion);
+                    return Ok(Described::Quantized(self.converted(work, progress)?));
+                }
+                let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
                 Ok(Described::Planned(Box::new(planned)))
             }
         }

@@ -6,7 +6,7 @@ use dwindle_quant::Method;
 use dwindle_schemes::{Format, Scheme};
 use serde_json::Value;
 
-use crate::checkpoint::{self, ModelDir, ModelJson};
+use crate::checkpoint::{self, Conversion, ModelDir, ModelJson};
 use crate::error::{Error, Result};
 
 /// A model's description and where its carried files are. Planning needs no more; packing needs tensors, too.
@@ -49,14 +49,12 @@ impl Blueprint {
         Blueprint::new(name, model, path)
     }
 
-    /// That of the checkpoint at `path`, as it will be when converted and then quantized as `scheme` by `method`.
-    ///
-    /// # Errors
-    /// As [`checkpoint::describe`].
-    pub fn of_checkpoint(name: &str, path: &Path, scheme: &Scheme, method: Method) -> Result<Self> {
-        let mut model = checkpoint::describe(path)?;
+    /// That of the checkpoint at `path`, as it will be when `conversion` has become a directory that is quantized as `scheme` by
+    /// `method`.
+    pub fn of_checkpoint(name: &str, path: &Path, conversion: &Conversion, scheme: &Scheme, method: Method) -> Self {
+        let mut model = conversion.model().clone();
         model.files = checkpoint::carried::present(path);
-        Ok(Blueprint::quantized(name, model, path, scheme, method))
+        Blueprint::quantized(name, model, path, scheme, method)
     }
 
     /// Where its carried files are.
