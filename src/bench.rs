@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::compile::{Target, compile_sources};
 use crate::demo;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::memory;
 use crate::progress::Bars;
 use crate::source::{Named, Preparation, Source};
@@ -113,8 +113,15 @@ pub fn run(options: Options) -> Result<()> {
 
 fn open(options: &Options) -> Result<Bundle> {
     let bars = Bars::default();
+    let target = options.target.only()?;
     match (&options.bundle, &options.synthetic) {
-        (Some(path), _) => Bundle::open(path).with_context(|| format!("cannot open {}", path.display())),
+        (Some(path), _) => {
+            let bundle = Bundle::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            match target {
+                Some(target) => Ok(bundle.select(target.name())?),
+                None => options.device.select(&bundle, Kind::Auto),
+            }
+        }
         (None, None) => demo::open(&options.target, &bars),
         (None, Some(shape)) => {
             let work = tempfile::tempdir().context("there is no directory for temporary files")?;

@@ -1,5 +1,6 @@
 //! `dwindle compile`: model directories or checkpoints become one bundle.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -55,11 +56,12 @@ pub struct Options {
 /// What a bundle is compiled for, and how its models work together.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
-    /// Device to compile for: vulkan, metal or cpu [default: the platform's GPU, or cpu where there is none]
-    #[arg(long, value_name = "NAME")]
-    pub target: Option<TargetName>,
+    /// Device to compile for: vulkan, metal or cpu; several for a bundle that runs on each, like cpu,vulkan
+    /// [default: the platform's GPU, or cpu where there is none]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub target: Vec<TargetName>,
 
-    /// Positions of the KV caches [default: what the model allows, 4096 at most]
+    /// Positions of the KV caches [default: what the model allows, 4096 at most; more where a picture needs it]
     #[arg(long, value_name = "N")]
     pub context: Option<u32>,
 
@@ -84,17 +86,36 @@ pub struct Target {
 impl Target {
     /// What `run` compiles for: the kind of device that the user wants, or a GPU that the user names.
     pub fn for_device(kind: Kind, device: &Device) -> Self {
-        let target = match kind {
+        let target: Option<TargetName> = match kind {
             Kind::Cpu => Some(TargetName::Cpu),
             Kind::Gpu => Some(gpu_target()),
             Kind::Auto => device.names_gpu().then(gpu_target),
         };
-        Target { target, context: None, kv: None, residency: None, describe_prompt: None, handover: None }
+        Target {
+            target: Vec::from_iter(target),
+            context: None,
+            kv: None,
+            residency: None,
+            describe_prompt: None,
+            handover: None,
+        }
     }
 
-    /// The target that was named, or the best for this machine.
+    /// The one target that was named, if any was.
+    ///
+    /// # Errors
+    /// Several were.
+    pub fn only(&self) -> Result<Option<TargetName>> {
+        match self.target.as_slice() {
+            [] => Ok(None),
+            [only] => Ok(Some(*only)),
+            _ => bail!("name one target here, not several"),
+        }
+    }
+
+    /// The target that was named, the first of several, or the best for this machine.
     pub fn name(&self) -> TargetName {
-        self.target.unwrap_or_else(default_target)
+        self.target.first().copied().unwrap_or_else(default_target)
     }
 }
 
@@ -125,6 +146,7 @@ impl Target {
     /// What compilation decides by.
     pub fn options(&self) -> CompileOptions {
         let mut options = CompileOptions::new(self.name());
+        options.also = self.target.iter().skip(1).copied().map(dwindle_compiler::target::Target::new).collect();
         options.context = self.context;
         options.kv = self.kv;
         options.residency = self.residency.unwrap_or_default();
@@ -144,6 +166,14 @@ pub fn run(options: Options) -> Result<()> {
     if options.output.is_dir() {
         bail!("{} is a directory; name the file to write", options.output.display());
     }
+    if let Some(twice) =
+        (1..options.target.target.len()).find(|&i| options.target.target[..i].contains(&options.target.target[i]))
+    {
+        bail!("target {} is named twice", options.target.target[twice]);
+    }
+    if options.fit.is_some() {
+        options.target.only().context("--fit fits a bundle for one target")?;
+    }
     let revision = options.preparation.revision.as_deref();
     let resolve = |text: &String| Source::resolve(text, revision, &bars);
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
@@ -153,6 +183,7 @@ pub fn run(options: Options) -> Result<()> {
         target: &options.target,
         output: &options.output,
         bars: &bars,
+        folder: OnceCell::new(),
     };
     let planned = match options.fit {
         None => job.plan()?,
@@ -193,6 +224,7 @@ pub struct Job<'a> {
     pub output: &'a Path,
     /// Progress.
     pub bars: &'a Bars,
+    folder: OnceCell<tempfile::TempDir>,
 }
 
 /// A bundle that is decided, and where the tensors of its models will come from.
@@ -218,8 +250,11 @@ pub enum Origin {
 }
 
 impl Job<'_> {
-    /// A folder beside the output for what has to be kept meanwhile.
-    fn work_folder(&self) -> Result<tempfile::TempDir> {
+    /// A folder beside the output for what has to be kept meanwhile; removed with the job.
+    pub fn work(&self) -> Result<&Path> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder.path());
+        }
         let folder = match self.output.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -227,6 +262,7 @@ impl Job<'_> {
         tempfile::Builder::new()
             .prefix(".dwindle-work-")
             .tempdir_in(folder)
+            .map(|made| self.folder.get_or_init(|| made).path())
             .with_context(|| format!("cannot write into {}", folder.display()))
     }
 
@@ -238,13 +274,13 @@ impl Job<'_> {
         let mut origins = Vec::new();
         let (mut bytes_in, mut meanwhile) = (0, 0);
         for source in self.sources {
-            let (blueprint, origin) = match source.described(&scheme, method)? {
+            let (blueprint, origin) = match source.described(&scheme, method, self.work()?, self.bars)? {
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
                     (blueprint, Origin::Quantized { variants: vec![directory], choice: BTreeMap::new() })
                 }
                 Described::Planned(blueprint) => {
-                    meanwhile += source.bytes_meanwhile()? + blueprint.tensor_bytes();
+                    meanwhile += blueprint.tensor_bytes();
                     (*blueprint, Origin::Quantize { source: source.clone(), scheme: scheme.clone() })
                 }
             };
@@ -262,12 +298,12 @@ impl Job<'_> {
 impl Planned {
     /// Writes the bundle; what has to be quantized first is kept beside it meanwhile.
     fn write(&self, job: &Job<'_>) -> Result<Report> {
-        let folder = job.work_folder()?;
+        let folder = job.work()?;
         let mut made = Vec::new();
         for origin in &self.origins {
             made.push(match origin {
                 Origin::Quantize { source, scheme } => {
-                    Some(source.quantized_as(scheme, job.preparation.method, folder.path(), job.bars)?)
+                    Some(source.quantized_as(scheme, job.preparation.method, folder, job.bars)?)
                 }
                 Origin::Quantized { .. } => None,
             });
@@ -309,7 +345,7 @@ pub fn compile_sources(
     output: &Path,
     bars: &Bars,
 ) -> Result<Report> {
-    let job = Job { sources, preparation, target, output, bars };
+    let job = Job { sources, preparation, target, output, bars, folder: OnceCell::new() };
     let planned = job.plan()?;
     planned.work.check(output)?;
     planned.write(&job)

@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::hub;
+
 /// Ctrl-C ended the work.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
@@ -43,6 +45,11 @@ fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<dwindle_runtime::Error>() {
             return of_runtime(error);
         }
+        match cause.downcast_ref::<hub::Error>() {
+            Some(hub::Error::DiskSpace { .. }) => return DOES_NOT_FIT,
+            Some(hub::Error::Hash { .. } | hub::Error::Length { .. }) => return DAMAGED,
+            _ => {}
+        }
         if let Some(error) = cause.downcast_ref::<dwindle_compiler::Error>() {
             use dwindle_compiler::Error;
             if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. } | Error::Fit { .. }) {
@@ -75,6 +82,7 @@ fn of_bundle(error: &dwindle_bundle::Error) -> u8 {
     use dwindle_bundle::Error;
     match error {
         Error::Hash { .. } | Error::Damaged { .. } | Error::MissingEntry { .. } => DAMAGED,
+        Error::NoTarget { .. } => DEVICE,
         Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => DOES_NOT_FIT,
         _ => BAD_INPUT,
     }

@@ -49,7 +49,7 @@ pub fn plan(job: &Job<'_>, budget: Size) -> Result<Planned> {
             }
             Group::Open(source, variants) => {
                 bytes_in += source.bytes()?;
-                meanwhile += source.bytes_meanwhile()? + model.blueprint.tensor_bytes();
+                meanwhile += model.blueprint.tensor_bytes();
                 Origin::Quantize { source: source.clone(), scheme: mixed(candidate, &variants, &choice)? }
             }
         });
@@ -69,7 +69,7 @@ fn groups<'a>(job: &Job<'a>) -> Result<Vec<Group<'a>>> {
     for source in job.sources {
         let mut open = Vec::new();
         for scheme in &schemes {
-            match source.described(scheme, job.preparation.method)? {
+            match source.described(scheme, job.preparation.method, job.work()?, job.bars)? {
                 Described::Planned(blueprint) => open.push((scheme.clone(), *blueprint)),
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;

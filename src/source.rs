@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::checkpoint::{Conversion, ModelDir, convert};
+use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::quantize;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
-use crate::hub;
+use crate::hub::{self, Hub};
+use crate::progress::Bars;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub const DEFAULT_SCHEME: &str = "q4f16_1";
 
 impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
-    pub fn resolve(text: &str, revision: Option<&str>, progress: &dyn Progress) -> Result<Self> {
+    pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
         if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -88,7 +90,8 @@ impl Source {
             bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
         }
         if hub::is_id(text) {
-            let path = hub::fetch(text, revision, progress)?;
+            let hub = Hub::from_env()?;
+            let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
             return Ok(Source::Checkpoint(Named { path, name }));
         }
@@ -97,6 +100,17 @@ impl Source {
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        self.quantized_as(&Scheme::builtin(preparation.scheme())?, preparation.method, work, progress)
+    }
+
+    /// The same with a scheme of one's own.
+    pub fn quantized_as(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ModelDir> {
         match self {
             Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
@@ -104,18 +118,14 @@ impl Source {
                 if model.model.scheme.is_some() {
                     return Ok(model);
                 }
-                self.quantize(&model, &named.name, preparation, work, progress)
+                quantize_in(&model, &named.name, scheme, method, work, progress)
             }
             Source::Checkpoint(named) => {
-                let model = self.converted(work, progress)?;
-                if model.scheme().is_some() {
-                    return Ok(model);
-                }
-                let full = model.path().to_owned();
-                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
-                drop(model);
-                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                Ok(quantized)
+                let out = work.join("quantized").join(&named.name);
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                let (model, report) = conversion.run(&out, progress)?;
+                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                Ok(model)
             }
         }
     }
@@ -135,8 +145,15 @@ impl Source {
         }
     }
 
-    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`; only headers are read.
-    pub fn described(&self, scheme: &Scheme, method: Method) -> Result<Described> {
+    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`, of which only headers are read.
+    /// What is packed in a format of its own is imported into a subdirectory of `work`.
+    pub fn described(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Described> {
         match self {
             Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
@@ -151,8 +168,13 @@ impl Source {
                 })
             }
             Source::Checkpoint(named) => {
-                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
-                Ok(Described::Planned(Box::new(conversion.blueprint(&named.name))))
+                let conversion = Conversion::open(&named.path, None)?;
+                if conversion.packed_as().is_some() {
+                    drop(conversion);
+                    return Ok(Described::Quantized(self.converted(work, progress)?));
+                }
+                let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
+                Ok(Described::Planned(Box::new(planned)))
             }
         }
     }
@@ -172,20 +194,6 @@ impl Source {
             Source::Bundle(path) => path.to_str().unwrap_or_default(),
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.name,
         }
-    }
-
-    fn quantize(
-        &self,
-        model: &ModelDir,
-        name: &str,
-        preparation: &Preparation,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(preparation.scheme())?;
-        let out = work.join("quantized").join(name);
-        quantize(model, &scheme, preparation.method, &out, progress)?;
-        Ok(ModelDir::open(&out)?)
     }
 
     /// The files whose contents decide what comes of this source, in a fixed order.
@@ -210,6 +218,19 @@ impl Source {
         files.sort();
         Ok(files)
     }
+}
+
+fn quantize_in(
+    model: &ModelDir,
+    name: &str,
+    scheme: &Scheme,
+    method: Method,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<ModelDir> {
+    let out = work.join("quantized").join(name);
+    quantize(model, scheme, method, &out, progress)?;
+    Ok(ModelDir::open(&out)?)
 }
 
 fn directory_name(path: &Path) -> Result<String> {

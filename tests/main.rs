@@ -5,5 +5,6 @@ mod end_to_end;
 mod golden;
 mod hub;
 mod kernels;
+mod memory;
 mod tidy;
 mod workbench;

@@ -27,11 +27,13 @@ use dwindle_schemes::FloatType;
 
 pub use blueprint::{Blueprint, model_name};
 pub use draft::{Build, Draft};
-pub(crate) use estimate::estimates;
 pub use ensemble::{DESCRIBE_PROMPT, HANDOVER};
+pub(crate) use estimate::estimates;
 pub use inspect::{Stage, UnknownStage, inspect};
 pub use prepare::Prepared;
+pub(crate) use prepare::picture_context;
 pub use report::{FunctionReport, ModelReport, Moments, Report, TargetReport};
+pub use share::Division;
 pub use tensors::StoredTensors;
 
 use crate::checkpoint::ModelDir;

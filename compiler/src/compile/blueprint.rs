@@ -6,7 +6,7 @@ use dwindle_quant::Method;
 use dwindle_schemes::{Format, Scheme};
 use serde_json::Value;
 
-use crate::checkpoint::{self, ModelDir, ModelJson};
+use crate::checkpoint::{self, Conversion, ModelDir, ModelJson};
 use crate::error::{Error, Result};
 
 /// A model's description and where its carried files are. Planning needs no more; packing needs tensors, too.
@@ -47,6 +47,14 @@ impl Blueprint {
         model.method = Some(method.to_string());
         model.kv = Some(scheme.kv);
         Blueprint::new(name, model, path)
+    }
+
+    /// That of the checkpoint at `path`, as it will be when `conversion` has become a directory that is quantized as `scheme` by
+    /// `method`.
+    pub fn of_checkpoint(name: &str, path: &Path, conversion: &Conversion, scheme: &Scheme, method: Method) -> Self {
+        let mut model = conversion.model().clone();
+        model.files = checkpoint::carried::present(path);
+        Blueprint::quantized(name, model, path, scheme, method)
     }
 
     /// Where its carried files are.

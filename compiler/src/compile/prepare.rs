@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dwindle_bundle::{ImageInput, Tiling};
 use dwindle_schemes::{FloatType, Format};
 
 use super::{Blueprint, CompileOptions};
@@ -12,8 +13,32 @@ use crate::graph::Graph;
 use crate::lower::{self, LowerOptions, Lowered};
 use crate::passes;
 
-/// Positions of a KV cache, unless the user asks for more.
+/// Positions of a KV cache, unless the user asks for more or a picture needs more.
 const DEFAULT_CONTEXT: usize = 4096;
+
+/// Positions of a description and of what asks for it, beside the picture's: the runtime's limit for descriptions, and some.
+const DESCRIPTION: u32 = 512 + 64;
+
+/// Positions that a conversation about one picture needs, whatever its size.
+pub(crate) fn picture_context(image: &ImageInput) -> u32 {
+    let tile = &image.tile;
+    let base = u64::from(tile.rows) * u64::from(tile.columns);
+    let grid = match &image.tiling {
+        Tiling::CenterCrop { .. } | Tiling::Stretch => 0,
+        Tiling::AnyRes { pinpoints, max_tiles } => {
+            // Grids are scaled down when they exceed the most by a tenth in each direction.
+            let most = max_tiles.map_or(u64::MAX, |tiles| (u64::from(tiles) * base).saturating_mul(121) / 100);
+            let rows = |&[height, width]: &[u32; 2]| {
+                let rows = u64::from(height / tile.height.max(1)) * u64::from(tile.rows);
+                let columns = u64::from(width / tile.width.max(1)) * u64::from(tile.columns);
+                // A newline after each row.
+                (rows * columns).min(most) + rows
+            };
+            pinpoints.iter().map(rows).max().unwrap_or(0)
+        }
+    };
+    u32::try_from(base + grid).unwrap_or(u32::MAX).saturating_add(DESCRIPTION)
+}
 
 /// A model that can be compiled.
 pub struct Prepared {
@@ -55,7 +80,10 @@ impl Prepared {
         let most = family.shape().max_position_embeddings;
         let asked = options.contexts.get(&blueprint.name).copied().or(options.context);
         let context = match asked {
-            None => most.min(DEFAULT_CONTEXT),
+            None => {
+                let picture = family.image().map_or(0, |image| picture_context(image) as usize);
+                most.min(DEFAULT_CONTEXT.max(picture))
+            }
             Some(context) if context > 0 && context as usize <= most => context as usize,
             Some(context) => return Err(Error::Context { model: blueprint.name, context, most }),
         } as u32;

@@ -49,7 +49,8 @@ pub fn shares<'a>(models: &[Prepared], builds: &'a [Build]) -> Result<Vec<Share<
             let mut new = Vec::new();
             for segment in 0..lowered.weights.segments.len() {
                 let plain = model.lower_options().weights_entry(segment);
-                let there = known.iter().find(|(other, at, _)| lowered.weights.has_segment(segment, &other.weights, *at));
+                let there =
+                    known.iter().find(|(other, at, _)| lowered.weights.has_segment(segment, &other.weights, *at));
                 let entry = match there {
                     Some((_, _, entry)) => entry.clone(),
                     None => {

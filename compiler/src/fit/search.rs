@@ -8,14 +8,11 @@ use dwindle_schemes::{FloatType, Role};
 use super::noise::Noise;
 use super::table::class;
 use super::{Candidate, FLOOR, FitReport, FitStep, Fitted, Wishes, label};
-use crate::compile::{Blueprint, CompileOptions, Prepared, ensemble, estimates};
+use crate::compile::{Blueprint, CompileOptions, Prepared, ensemble, estimates, picture_context};
 use crate::error::{Error, Result};
 
 /// Contexts that are given back are multiples of this many positions.
 const CONTEXT_STEP: u32 = 128;
-
-/// Positions of a description and its prompt, beside the picture's rows: the runtime's limit, and some.
-const DESCRIPTION: u32 = 512 + 64;
 
 /// Chooses so that the worst moment of running these models takes at most the budget.
 ///
@@ -86,7 +83,7 @@ impl<'a> Search<'a> {
                 return Err(Error::Context { model: model.name().to_owned(), context: asked, most });
             }
             let start = model.context.max(asked);
-            let rows = model.family.image().map_or(0, |image| image.max_image_rows.saturating_add(DESCRIPTION));
+            let rows = model.family.image().map_or(0, picture_context);
             floors.push(asked.max(rows.min(start)));
             longest.push(start);
         }

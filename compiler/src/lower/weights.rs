@@ -153,7 +153,8 @@ impl Weights {
         let limit = target.max_storage_buffer_binding_size.min(target.max_buffer_size);
         let mut order: Vec<usize> = (0..self.tensors.len()).collect();
         if shares {
-            let keys: Vec<_> = self.tensors.iter().map(|t| (t.matrix, if t.matrix { String::new() } else { t.key() })).collect();
+            let keys: Vec<_> =
+                self.tensors.iter().map(|t| (t.matrix, if t.matrix { String::new() } else { t.key() })).collect();
             order.sort_by(|&a, &b| keys[a].cmp(&keys[b]));
         }
         let mut kinds = Vec::new();
@@ -162,8 +163,7 @@ impl Weights {
             let tensor = &mut self.tensors[index];
             let kind = (writable[index], shares && !tensor.matrix);
             let fits = |&(segment, &used): &(usize, &u64)| {
-                kinds[segment] == kind
-                    && used.next_multiple_of(TENSOR_ALIGNMENT).saturating_add(tensor.bytes) <= limit
+                kinds[segment] == kind && used.next_multiple_of(TENSOR_ALIGNMENT).saturating_add(tensor.bytes) <= limit
             };
             let found = self.segments.iter().enumerate().find(fits).map(|(segment, _)| segment);
             tensor.segment = found.unwrap_or_else(|| {

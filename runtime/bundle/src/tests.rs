@@ -322,6 +322,38 @@ fn moments_of_an_ensemble() {
         .assert_eq(&"half".parse::<Residency>().unwrap_err().to_string());
 }
 
+/// Resident bytes of the mappings of a file.
+#[cfg(target_os = "linux")]
+fn resident(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let name = path.to_str().unwrap();
+    let after = maps.split_inclusive('\n').skip_while(|line| !line.trim_end().ends_with(name));
+    let rss = after.filter_map(|line| line.strip_prefix("Rss:")).next().unwrap();
+    rss.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn released_entries_leave_memory_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let contents: Vec<u8> = (0..4 << 20).map(|i: u32| (i % 251) as u8).collect();
+    let mut writer = Writer::create(&path).unwrap();
+    writer.entry("large", |sink| sink.write(&contents)).unwrap();
+    writer.entry("kernels/double.wgsl", |sink| sink.write(b"// text")).unwrap();
+    writer.entry("weights.0", |sink| sink.write(&weights())).unwrap();
+    writer.finish(manifest(plan())).unwrap();
+    let bundle = Bundle::open(&path).unwrap();
+    let shared = bundle.share("large").unwrap();
+    assert!(resident(&path) >= 4 << 20);
+    shared.release();
+    assert!(resident(&path) < 1 << 20, "{} bytes stay", resident(&path));
+    assert!(*shared == contents[..] && resident(&path) >= 4 << 20);
+    shared.release();
+    bundle.stream("large", 1 << 16, |_, _| Ok::<(), Error>(())).unwrap();
+    assert!(resident(&path) < 1 << 20, "what is streamed does not stay");
+}
+
 #[test]
 fn extents() {
     let call = Call { rows: 5, position: 12, tile: 0 };
