@@ -5,12 +5,12 @@ mod bundle;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::ModelDir;
 use dwindle_compiler::compile::{Stage, inspect};
 use dwindle_compiler::size::Size;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::compile::Target;
 use crate::progress::Bars;

@@ -6,5 +6,6 @@ mod golden;
 mod hub;
 mod kernels;
 mod memory;
+mod targets;
 mod tidy;
 mod workbench;

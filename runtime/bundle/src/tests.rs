@@ -67,6 +67,7 @@ fn manifest(plan: Plan) -> Manifest {
             plan,
         }],
         ensemble: None,
+        also: Vec::new(),
         entries: Default::default(),
     }
 }
@@ -387,4 +388,54 @@ proptest! {
         }
         prop_assert!(open(&bytes).is_err());
     }
+}
+
+/// A bundle for two targets; the second one's plan has a kernel less and shares the weights.
+fn for_two(change: impl FnOnce(&mut Manifest)) -> Result<Bundle, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let mut writer = Writer::create(&path)?;
+    writer.entry("kernels/double.wgsl", |sink| sink.write(b"// text"))?;
+    writer.entry("weights.0", |sink| sink.write(&weights()))?;
+    let mut manifest = manifest(plan());
+    let other = Plan { max_rows: 1, kernels: Vec::new(), functions: Default::default(), ..plan() };
+    manifest.also.push(Variant {
+        target: Target { name: "cpu".to_owned(), needs: Default::default(), features: Vec::new() },
+        memory: MemoryPlan::new(&[("tiny", other.memory())], None, manifest.memory.estimates.clone()),
+        models: vec![VariantModel { memory: other.memory(), plan: other }],
+    });
+    change(&mut manifest);
+    writer.finish(manifest)?;
+    open(&std::fs::read(path).unwrap())
+}
+
+#[test]
+fn each_target_sees_its_own_plans() {
+    let bundle = for_two(|_| ()).unwrap();
+    let names = |bundle: &Bundle| bundle.manifest().targets().map(|t| t.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&bundle), ["vulkan", "cpu"]);
+    assert_eq!(bundle.manifest().models[0].plan, plan());
+    let cpu = bundle.select("cpu").unwrap();
+    assert_eq!(names(&cpu), ["cpu", "vulkan"]);
+    assert_eq!(cpu.manifest().models[0].plan.max_rows, 1);
+    assert_eq!(cpu.manifest().models[0].name, "tiny");
+    assert_eq!(cpu.entry("weights.0").unwrap(), weights());
+    assert_eq!(cpu.select("vulkan").unwrap().manifest(), bundle.manifest(), "there and back");
+    assert_eq!(bundle.select("vulkan").unwrap().manifest(), bundle.manifest());
+    let all = ["kernels/double.wgsl", "weights.0"];
+    assert_eq!(bundle.manifest().used_entries(), all.into());
+    assert_eq!(cpu.manifest().used_entries(), ["weights.0"].into());
+    check_error(bundle.select("metal"), expect![[r#""#]]);
+    check_error(open(&written(plan())).unwrap().select("cpu"), expect![[r#""#]]);
+}
+
+#[test]
+fn further_targets_are_checked_too() {
+    let check = |change: fn(&mut Manifest), expected: Expect| check_error(for_two(change), expected);
+    check(|m| m.also[0].target.name = "vulkan".to_owned(), expect![[r#""#]]);
+    check(|m| m.also[0].models.clear(), expect![[r#""#]]);
+    check(|m| m.also[0].models[0].plan.max_rows = 0, expect![[r#""#]]);
+    check(|m| m.also[0].models[0].plan.buffers[0].bytes = 8196, expect![[r#""#]]);
+    check(|m| m.also[0].models[0].memory.states += 4, expect![[r#""#]]);
+    check(|m| m.also[0].memory.peak += 1, expect![[r#""#]]);
 }
