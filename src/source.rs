@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::checkpoint::{Conversion, ModelDir, convert};
+use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::quantize;
 use dwindle_quant::Method;
@@ -23,6 +24,14 @@ pub enum Source {
     Checkpoint(Named),
 }
 
+/// What a source is or will be.
+pub enum Described {
+    /// It is quantized already.
+    Quantized(ModelDir),
+    /// It will be.
+    Planned(Box<Blueprint>),
+}
+
 /// A directory and the name its model gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -36,8 +45,8 @@ pub struct Named {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
     /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
-    #[arg(long, default_value = DEFAULT_SCHEME)]
-    pub scheme: String,
+    #[arg(long, help = format!("Quantization scheme for sources that are not quantized yet (see `dwindle schemes`) [default: {DEFAULT_SCHEME}]"))]
+    pub scheme: Option<String>,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error)
     #[arg(long, default_value = "rtn")]
@@ -46,6 +55,13 @@ pub struct Preparation {
     /// Revision of models named by hub id: a branch, tag or commit
     #[arg(long)]
     pub revision: Option<String>,
+}
+
+impl Preparation {
+    /// The scheme that was named, or the usual one.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_deref().unwrap_or(DEFAULT_SCHEME)
+    }
 }
 
 /// The scheme that sources get unless the user names another.
@@ -84,29 +100,32 @@ impl Source {
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        self.quantized_as(&Scheme::builtin(preparation.scheme())?, preparation.method, work, progress)
+    }
+
+    /// The same with a scheme of one's own.
+    pub fn quantized_as(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ModelDir> {
         match self {
-            Source::Bundle(path) => bail!(
-                "{} is a file; a directory with a checkpoint or a model directory is expected here{}",
-                path.display(),
-                hint_for_file(path)
-            ),
+            Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
                 if model.model.scheme.is_some() {
                     return Ok(model);
                 }
-                self.quantize(&model, &named.name, preparation, work, progress)
+                quantize_in(&model, &named.name, scheme, method, work, progress)
             }
             Source::Checkpoint(named) => {
-                let model = self.converted(work, progress)?;
-                if model.scheme().is_some() {
-                    return Ok(model);
-                }
-                let full = model.path().to_owned();
-                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
-                drop(model);
-                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                Ok(quantized)
+                let out = work.join("quantized").join(&named.name);
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                let (model, report) = conversion.run(&out, progress)?;
+                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                Ok(model)
             }
         }
     }
@@ -126,26 +145,55 @@ impl Source {
         }
     }
 
+    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`, of which only headers are read.
+    /// What is packed in a format of its own is imported into a subdirectory of `work`.
+    pub fn described(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Described> {
+        match self {
+            Source::Bundle(path) => bail!(not_a_model(path)),
+            Source::ModelDir(named) => {
+                let directory = ModelDir::open(&named.path)?;
+                Ok(match directory.scheme() {
+                    Some(_) => Described::Quantized(directory),
+                    None => {
+                        let model = directory.model.clone();
+                        let planned = Blueprint::quantized(&named.name, model, &named.path, scheme, method);
+                        Described::Planned(Box::new(planned))
+                    }
+                })
+            }
+            Source::Checkpoint(named) => {
+                let conversion = Conversion::open(&named.path, None)?;
+                if conversion.packed_as().is_some() {
+                    drop(conversion);
+                    return Ok(Described::Quantized(self.converted(work, progress)?));
+                }
+                let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
+                Ok(Described::Planned(Box::new(planned)))
+            }
+        }
+    }
+
+    /// Bytes of the files that it consists of.
+    pub fn bytes(&self) -> Result<u64> {
+        let length = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(metadata.len())
+        };
+        self.content_files()?.iter().map(length).sum()
+    }
+
     /// The name a model made of this gets.
     pub fn name(&self) -> &str {
         match self {
             Source::Bundle(path) => path.to_str().unwrap_or_default(),
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.name,
         }
-    }
-
-    fn quantize(
-        &self,
-        model: &ModelDir,
-        name: &str,
-        preparation: &Preparation,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(&preparation.scheme)?;
-        let out = work.join("quantized").join(name);
-        quantize(model, &scheme, preparation.method, &out, progress)?;
-        Ok(ModelDir::open(&out)?)
     }
 
     /// The files whose contents decide what comes of this source, in a fixed order.
@@ -172,10 +220,28 @@ impl Source {
     }
 }
 
+fn quantize_in(
+    model: &ModelDir,
+    name: &str,
+    scheme: &Scheme,
+    method: Method,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<ModelDir> {
+    let out = work.join("quantized").join(name);
+    quantize(model, scheme, method, &out, progress)?;
+    Ok(ModelDir::open(&out)?)
+}
+
 fn directory_name(path: &Path) -> Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot open {}", path.display()))?;
     let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
     name.with_context(|| format!("{} has no name", path.display()))
+}
+
+fn not_a_model(path: &Path) -> String {
+    let hint = hint_for_file(path);
+    format!("{} is a file; a directory with a checkpoint or a model directory is expected here{hint}", path.display())
 }
 
 fn hint_for_file(path: &Path) -> String {

@@ -5,5 +5,7 @@ mod end_to_end;
 mod golden;
 mod hub;
 mod kernels;
+mod memory;
+mod targets;
 mod tidy;
 mod workbench;

@@ -2,7 +2,7 @@
 //!
 //! Matrices are drawn from a normal distribution of standard deviation 0.02, as models are initialised; norms are near
 //! their neutral value. Each tensor's numbers depend on its name and the seed alone, so the bytes do not depend on
-//! threads. The checkpoint has no tokenizer: its tokens mean nothing.
+//! threads. The checkpoint has no tokenizer, unless [`write_tokenizer`] adds one: its tokens mean nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +15,10 @@ use crate::arch::{self, TensorSpec};
 use crate::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+
+mod tokenizer;
+
+pub use tokenizer::write_tokenizer;
 
 /// Configurations of published models, by name.
 pub const PRESETS: [(&str, &str); 12] = [

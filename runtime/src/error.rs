@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dwindle_bundle::{Moment, Room};
+
 /// A bundle could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -67,6 +69,22 @@ pub enum Error {
         what: String,
         /// Bytes that were asked for, 0 where unknown.
         bytes: u64,
+    },
+    /// The machine has too little memory for what is about to be loaded.
+    #[error(
+        "{} takes {} of memory besides this process, {} {} are left: {}; close other programs, raise the limit, or compile with \
+         a smaller `--context`, with `--scheme` of fewer bits, or with `--fit {}MiB`",
+        moment.what, mebibytes(*needed), mebibytes(room.bytes), room.limit, parts(moment, *mapped), room.bytes.saturating_add(moment.process) >> 20
+    )]
+    Memory {
+        /// Bytes that have to be there.
+        needed: u64,
+        /// What there is.
+        room: Room,
+        /// The worst moment.
+        moment: Box<Moment>,
+        /// Weights are used where the bundle is mapped, and do not have to be there.
+        mapped: bool,
     },
     /// The device stopped working: it was unplugged, reset, or its driver gave up.
     #[error("the device was lost during {what}: {why}; start again")]
@@ -233,4 +251,24 @@ impl fmt::Display for Lack {
 
 fn list(lacks: &[Lack]) -> String {
     lacks.iter().map(Lack::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// What a moment consists of, largest first, the process aside.
+fn parts(moment: &Moment, mapped: bool) -> String {
+    let weights = if mapped { 0 } else { moment.weights };
+    let mut parts = [
+        ("weights", weights),
+        ("caches", moment.states),
+        ("work", moment.work),
+        ("tokenizers", moment.tokenizers),
+        ("picture", moment.picture),
+        ("staging", moment.staging),
+    ];
+    parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
+    parts.map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes))).collect::<Vec<_>>().join(", ")
 }

@@ -261,3 +261,60 @@ fn refusals() {
         ],
     );
 }
+
+/// Bytes of entries by name, and the plan of each target.
+fn written_for(model: &ModelDir, targets: &[TargetName], out: &Path) -> (Report, Bundle) {
+    let also = targets[1..].iter().copied().map(Target::new).collect();
+    let options = CompileOptions { also, ..CompileOptions::new(targets[0]) };
+    let report = compile(std::slice::from_ref(model), &options, out, &Silent).unwrap();
+    let bundle = Bundle::open(out).unwrap();
+    bundle.verify().unwrap();
+    (report, bundle)
+}
+
+fn weight_entries(bundle: &Bundle) -> std::collections::BTreeSet<&str> {
+    bundle.manifest().used_entries().into_iter().filter(|name| name.contains("weights.")).collect()
+}
+
+#[test]
+fn targets_share_what_is_equal() {
+    let work = tempfile::tempdir().unwrap();
+    // Biases, norms and a tower with position embeddings beside the matrices.
+    let model = quantized(&work, "demo/pocket-llava", "q4f16_1");
+    let out = work.path().join("several.dwindle");
+    let (report, bundle) = written_for(&model, &[TargetName::Vulkan, TargetName::Metal, TargetName::Cpu], &out);
+    let [vulkan, metal, cpu] = ["vulkan", "metal", "cpu"].map(|name| bundle.select(name).unwrap());
+    // Tokenizer and template are there once.
+    let tokenizers = bundle.manifest().entries.keys().filter(|name| name.ends_with("tokenizer.json"));
+    assert_eq!(tokenizers.count(), 1);
+    // GPUs read the same weights and texts; only translations differ.
+    assert_eq!(weight_entries(&vulkan), weight_entries(&metal));
+    let texts = |bundle: &Bundle| {
+        let names = bundle.manifest().used_entries();
+        names.into_iter().filter(|name| name.ends_with(".wgsl")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&vulkan), texts(&metal));
+    // Matrices lie differently for a processor, everything else is shared.
+    let (gpu, native) = (weight_entries(&vulkan), weight_entries(&cpu));
+    let shared: Vec<_> = gpu.intersection(&native).collect();
+    assert!(!shared.is_empty() && shared.len() < gpu.len(), "{gpu:?} and {native:?}");
+    assert!(native.difference(&gpu).all(|name| name.contains("/cpu/weights.")));
+    // The division adds up.
+    let entries: u64 = bundle.manifest().entries.values().map(|entry| entry.bytes).sum();
+    let own: u64 = report.targets.iter().map(|target| target.own_bytes.unwrap()).sum();
+    assert_eq!(report.shared_bytes.unwrap() + own, entries);
+    assert!(report.to_string().contains("for 3 targets"), "{report}");
+    // Each target alone takes what it shares and what it has for itself.
+    for (index, target) in [TargetName::Vulkan, TargetName::Metal, TargetName::Cpu].into_iter().enumerate() {
+        let (_, alone) = written_for(&model, &[target], &work.path().join("alone.dwindle"));
+        let (alone, together) = (alone.manifest(), [&vulkan, &metal, &cpu][index].manifest());
+        assert_eq!(alone.target, together.target);
+        for (name, function) in &alone.models[0].plan.functions {
+            assert_eq!(function.steps.len(), together.models[0].plan.functions[name].steps.len());
+        }
+    }
+    // Packing is the same every time.
+    let bytes = std::fs::read(&out).unwrap();
+    written_for(&model, &[TargetName::Vulkan, TargetName::Metal, TargetName::Cpu], &out);
+    assert!(std::fs::read(&out).unwrap() == bytes);
+}

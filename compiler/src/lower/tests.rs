@@ -61,7 +61,7 @@ fn outline(spec: &KernelSpec, _: &Target) -> Result<Emitted, EmitError> {
 }
 
 fn options() -> LowerOptions {
-    LowerOptions { entries: "models/m".to_owned(), context: 1024, max_rows: 32, kv: FloatType::F16 }
+    LowerOptions { entries: "models/m".to_owned(), context: 1024, max_rows: 32, kv: FloatType::F16, shares: false }
 }
 
 #[track_caller]

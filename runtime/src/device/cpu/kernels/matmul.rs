@@ -3,10 +3,11 @@
 //! A share of the second phase is some blocks of 16 rows. For it, tiles of rows of activations are gone through, and for
 //! each tile all its blocks, so that tile and blocks stay in the second cache.
 
+use dwindle_bundle::Record;
 use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage};
 
 use super::super::lanes::{LANES, Lanes, math};
-use super::quantize::{self, Record};
+use super::quantize;
 use super::{Run, borrow, give_back, grouped, norm, plain};
 
 /// Bytes of weights that a share goes through again for each tile of activations.
@@ -101,7 +102,7 @@ unsafe fn prepare<L: Lanes>(
             break;
         }
         row[..k].copy_from_slice(&x[t * k..][..k]);
-        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `scratch_bytes`.
+        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `NativeKernel::scratch_bytes`.
         unsafe {
             if let Some(eps) = spec.rms_norm {
                 norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);

@@ -7,34 +7,10 @@
 //! A [`Record`] holds a row: codes in the order in which kernels read them, for each group
 //! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing), and scales.
 
+use dwindle_bundle::Record;
 use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
 
 use super::super::lanes::{LANES, Lanes};
-
-/// Where the parts of a quantized row are, in bytes from its beginning.
-#[derive(Clone, Copy, Debug)]
-pub struct Record {
-    /// Groups of the row.
-    pub groups: usize,
-    /// Values of a group.
-    pub group: usize,
-    /// `-zero * Σ q`, i32, one for each group.
-    pub sums: usize,
-    /// f32, one for each group.
-    pub scales: usize,
-    /// From one row to the next.
-    pub bytes: usize,
-}
-
-impl Record {
-    /// For rows of `k` values in groups of `group`, at least 1 each.
-    pub fn new(k: u32, group: u32) -> Record {
-        let groups = k.div_ceil(group) as usize;
-        let sums = (groups * group as usize).next_multiple_of(64);
-        let scales = sums + groups * 4;
-        Record { groups, group: group as usize, sums, scales, bytes: (scales + groups * 4).next_multiple_of(64) }
-    }
-}
 
 /// Quantizes a row into a record for codes of `bits` bits. `x` has the row, then zeros up to whole groups and [`LANES`] more.
 ///
