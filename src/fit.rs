@@ -36,7 +36,9 @@ pub fn plan(job: &Job<'_>, budget: Size) -> Result<Planned> {
     let draft = Draft::new(blueprints, &options)?;
     let (mut bytes_in, mut meanwhile) = (0, 0);
     let mut origins = Vec::new();
-    for (((group, candidate), choice), (model, _)) in groups.into_iter().zip(&candidates).zip(choices).zip(draft.models()) {
+    for (((group, candidate), choice), (model, _)) in
+        groups.into_iter().zip(&candidates).zip(choices).zip(draft.models())
+    {
         origins.push(match group {
             Group::Quantized(mut given) => {
                 let mut variants = Vec::new();
@@ -102,7 +104,8 @@ fn mixed(candidate: &Candidate, given: &[(Scheme, Blueprint)], choice: &BTreeMap
         let found = given.iter().find(|(scheme, _)| Some(scheme.name.as_str()) == name);
         Ok(&found.context("each variant has a scheme")?.0)
     };
-    let chosen = choice.iter().map(|(&role, &variant)| Ok((role, scheme(variant)?))).collect::<Result<BTreeMap<_, _>>>()?;
+    let chosen =
+        choice.iter().map(|(&role, &variant)| Ok((role, scheme(variant)?))).collect::<Result<BTreeMap<_, _>>>()?;
     let first = scheme(0)?;
     let single = chosen.values().next().copied().unwrap_or(first);
     if chosen.values().all(|scheme| scheme.name == single.name) {

@@ -114,19 +114,25 @@ fn of_bundle(bundle: &Bundle, options: &Options) -> Result<String> {
             }
             join(texts)
         }
-        Some(Stage::Memory) => join(manifest.models.iter().map(|m| {
-            let bytes = &m.memory;
-            let parts = [
-                ("weights", bytes.weights),
-                ("states", bytes.states),
-                ("scratch", bytes.scratch),
-                ("ports", bytes.ports),
-                ("native", bytes.activations),
-                ("total", bytes.total()),
-            ];
-            let lines = parts.map(|(what, bytes)| format!("  {what:<9} {:>12}", Size(bytes).to_string()));
-            format!("model {}, {} positions\n{}", m.name, m.context, lines.join("\n"))
-        }).chain([Moments(&manifest.memory).to_string()])),
+        Some(Stage::Memory) => join(
+            manifest
+                .models
+                .iter()
+                .map(|m| {
+                    let bytes = &m.memory;
+                    let parts = [
+                        ("weights", bytes.weights),
+                        ("states", bytes.states),
+                        ("scratch", bytes.scratch),
+                        ("ports", bytes.ports),
+                        ("native", bytes.activations),
+                        ("total", bytes.total()),
+                    ];
+                    let lines = parts.map(|(what, bytes)| format!("  {what:<9} {:>12}", Size(bytes).to_string()));
+                    format!("model {}, {} positions\n{}", m.name, m.context, lines.join("\n"))
+                })
+                .chain([Moments(&manifest.memory).to_string()]),
+        ),
         Some(Stage::Weights) => join(manifest.models.iter().flat_map(|m| {
             let weights = m.plan.buffers.iter().filter(|b| matches!(b.kind, dwindle_bundle::BufferKind::Weights(_)));
             weights.map(move |b| format!("{} {}: {}", m.name, b.name, Size(b.bytes)))

@@ -89,7 +89,8 @@ fn released_weights_leave_memory() {
         compile(&["pocket-llava", "pocket-gemma"].map(open), &options, &out, &Silent).unwrap();
         let bundle = Bundle::open(&out).unwrap();
         let mut conversation =
-            Conversation::open(&bundle, ConversationOptions { max_tokens: 5, ..ConversationOptions::default() }).unwrap();
+            Conversation::open(&bundle, ConversationOptions { max_tokens: 5, ..ConversationOptions::default() })
+                .unwrap();
         let picture = Picture::decode(&std::fs::read(root().join("demo/images/01-square-96.png")).unwrap()).unwrap();
         conversation.ask("What?", &[picture], &mut |_| (), &AtomicBool::new(false)).unwrap();
         after.push((resident(&out), bundle.manifest().models[0].memory.weights));
@@ -173,7 +174,8 @@ fn unquantized_models_are_fitted_by_quantizing_them() {
 #[test]
 fn what_does_not_fit_is_told() {
     let dwindle = Dwindle::new();
-    let packed = ["pocket-llava", "pocket-gemma"].map(|name| root().join("demo/packed").join(name).display().to_string());
+    let packed =
+        ["pocket-llava", "pocket-gemma"].map(|name| root().join("demo/packed").join(name).display().to_string());
     expect![[""]].assert_eq(&dwindle.fail(&arguments(&packed, &["--fit", "40MiB"])));
     expect![[""]].assert_eq(&dwindle.fail(&arguments(&packed, &["--fit", "many"])));
     assert!(!dwindle.path("out.dwindle").exists());
@@ -186,7 +188,8 @@ fn what_does_not_fit_is_told() {
 #[cfg(target_os = "linux")]
 fn too_little_memory_is_told_before_it_is_taken() {
     let dwindle = Dwindle::new();
-    let packed = ["pocket-llava", "pocket-gemma"].map(|name| root().join("demo/packed").join(name).display().to_string());
+    let packed =
+        ["pocket-llava", "pocket-gemma"].map(|name| root().join("demo/packed").join(name).display().to_string());
     dwindle.run(&arguments(&packed, &[]));
     for command in [
         "run out.dwindle -p Hi",
@@ -194,7 +197,8 @@ fn too_little_memory_is_told_before_it_is_taken() {
         "logits out.dwindle --model pocket-llava --tokens 2,3 -o l",
     ] {
         let script = format!("ulimit -v 60000; exec {} {command} --threads 1", env!("CARGO_BIN_EXE_dwindle"));
-        let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(dwindle.path("")).output().unwrap();
+        let output =
+            std::process::Command::new("sh").args(["-c", &script]).current_dir(dwindle.path("")).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(4), "{command}: {error}");
         assert!(error.contains("of memory besides this process") && error.contains("ulimit -v"), "{command}: {error}");

@@ -25,8 +25,8 @@ use dwindle_schemes::FloatType;
 
 pub use blueprint::{Blueprint, model_name};
 pub use draft::Draft;
-pub(crate) use estimate::estimates;
 pub use ensemble::{DESCRIBE_PROMPT, HANDOVER};
+pub(crate) use estimate::estimates;
 pub use inspect::{Stage, UnknownStage, inspect};
 pub use prepare::Prepared;
 pub(crate) use prepare::picture_context;

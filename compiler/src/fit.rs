@@ -68,7 +68,8 @@ impl Candidate {
         for other in &variants {
             if !same_model(&first, other) {
                 let (one, two) = (first.path().display(), other.path().display());
-                let reason = format!("{one} and {two} are no variants of one model: their configurations or tensors differ");
+                let reason =
+                    format!("{one} and {two} are no variants of one model: their configurations or tensors differ");
                 return Err(Error::Ensemble { reason });
             }
         }
@@ -85,8 +86,13 @@ impl Candidate {
 
     /// Classes of tensors that the model has and that are stored differently in some variants.
     fn roles(&self) -> Vec<Role> {
-        let roles: std::collections::BTreeSet<Role> =
-            self.variants[0].model.tensors.values().map(|info| info.role).filter(|role| *role != Role::Vector).collect();
+        let roles: std::collections::BTreeSet<Role> = self.variants[0]
+            .model
+            .tensors
+            .values()
+            .map(|info| info.role)
+            .filter(|role| *role != Role::Vector)
+            .collect();
         roles.into_iter().collect()
     }
 
@@ -127,7 +133,8 @@ fn label(variant: &Blueprint) -> &str {
 /// Whether two descriptions are of the same model, stored in two ways.
 pub fn same_model(a: &Blueprint, b: &Blueprint) -> bool {
     let tensors = |blueprint: &Blueprint| {
-        let tensor = |(name, info): (&String, &crate::checkpoint::TensorInfo)| (name.clone(), info.role, info.shape.clone());
+        let tensor =
+            |(name, info): (&String, &crate::checkpoint::TensorInfo)| (name.clone(), info.role, info.shape.clone());
         blueprint.model.tensors.iter().map(tensor).collect::<Vec<_>>()
     };
     a.model.family == b.model.family

@@ -37,7 +37,8 @@ impl FromStr for Size {
             ("B", 1.0),
             ("", 1.0),
         ];
-        let (number, unit) = units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes))).unwrap_or((text, 1.0));
+        let (number, unit) =
+            units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes))).unwrap_or((text, 1.0));
         let bytes = number.trim().parse::<f64>().ok().map(|number| number * unit);
         // Numbers beyond 2^53 are no memory sizes, and not all of them are exact.
         let bytes = bytes.filter(|bytes| (1.0..=9007199254740992.0).contains(bytes));
@@ -51,7 +52,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        let table = [("2GiB", 2 << 30), ("1.5 GB", 1_500_000_000), ("800MiB", 800 << 20), ("17", 17), ("0.5KiB", 512), ("3B", 3)];
+        let table = [
+            ("2GiB", 2 << 30),
+            ("1.5 GB", 1_500_000_000),
+            ("800MiB", 800 << 20),
+            ("17", 17),
+            ("0.5KiB", 512),
+            ("3B", 3),
+        ];
         for (text, bytes) in table {
             assert_eq!(text.parse::<Size>().unwrap(), Size(bytes), "{text}");
         }

@@ -22,9 +22,9 @@ mod source;
 mod workplace;
 
 pub use arriving::{Announced, Announcement, Arriving, Keep};
-pub(crate) use json::read_config as read_json;
 pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
+pub(crate) use json::read_config as read_json;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};

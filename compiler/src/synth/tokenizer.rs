@@ -62,9 +62,12 @@ fn special_tokens<'a>(find: &impl Fn(&str) -> Option<&'a Value>) -> BTreeMap<u64
         None => Vec::new(),
     };
     let mut special = BTreeMap::new();
-    for (key, name) in
-        [("image_token_index", "image"), ("video_token_index", "video"), ("bos_token_id", "|begin|"), ("pad_token_id", "|pad|")]
-    {
+    for (key, name) in [
+        ("image_token_index", "image"),
+        ("video_token_index", "video"),
+        ("bos_token_id", "|begin|"),
+        ("pad_token_id", "|pad|"),
+    ] {
         special.extend(ids(key).first().map(|&id| (id, format!("<{name}>"))));
     }
     for (index, id) in ids("eos_token_id").into_iter().enumerate() {

@@ -46,9 +46,8 @@ impl Bytes {
             Bytes::Mapped(map) => {
                 // SAFETY: the mapping is of a file and never written, so dropped pages come back with the same contents.
                 // Only a hint: where it fails, pages stay.
-                let _ = unsafe {
-                    map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-                };
+                let _ =
+                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
             }
             #[cfg(not(unix))]
             Bytes::Mapped(_) => {}

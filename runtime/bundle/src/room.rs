@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn address_space_may_be_limited() {
-        let limits = |soft: &str| format!("Limit Soft Hard Units\nMax address space         {soft}  unlimited  bytes\n");
+        let limits =
+            |soft: &str| format!("Limit Soft Hard Units\nMax address space         {soft}  unlimited  bytes\n");
         let status = "VmPeak: 9 kB\nVmSize:\t       3 kB\n";
         assert_eq!(address_space(&limits("8192"), status), Some(5 * 1024));
         assert_eq!(address_space(&limits("1024"), status), Some(0));

@@ -44,11 +44,8 @@ fn plan() -> Plan {
 }
 
 fn manifest(plan: Plan) -> Manifest {
-    let estimates = Estimates {
-        process: 1000,
-        staging: 0,
-        models: vec![ModelEstimates { tokenizer: 100, picture: 10 }],
-    };
+    let estimates =
+        Estimates { process: 1000, staging: 0, models: vec![ModelEstimates { tokenizer: 100, picture: 10 }] };
     Manifest {
         memory: MemoryPlan::new(&[("tiny", plan.memory())], None, estimates),
         format_version: FORMAT_VERSION,
@@ -286,12 +283,32 @@ fn check_memory(change: impl FnOnce(&mut Manifest), expected: Expect) {
 
 #[test]
 fn memory_plans_are_checked() {
-    check_memory(|m| m.models[0].memory.weights += 4, expect!["the bundle's memory plan is invalid: model `tiny` claims Memory { weights: 8196, states: 0, scratch: 0, ports: 64, activations: 0 }, its plan has Memory { weights: 8192, states: 0, scratch: 0, ports: 64, activations: 0 }; compile it again"]);
-    check_memory(|m| m.memory.peak -= 1, expect!["the bundle's memory plan is invalid: it says 9365 bytes, its parts add up to 9366; compile it again"]);
-    check_memory(|m| m.memory.moments[0].work += 1, expect!["the bundle's memory plan is invalid: it says 9366 bytes, its parts add up to 9366; compile it again"]);
-    check_memory(|m| m.memory.moments.clear(), expect!["the bundle's memory plan is invalid: it says 9366 bytes, its parts add up to 9366; compile it again"]);
-    check_memory(|m| m.memory.estimates.models.clear(), expect!["the bundle's memory plan is invalid: 1 models have 0 estimates; compile it again"]);
-    check_memory(|m| m.memory.estimates.process = u64::MAX, expect!["the bundle's memory plan is invalid: an estimate is 18446744073709551615 bytes; compile it again"]);
+    check_memory(
+        |m| m.models[0].memory.weights += 4,
+        expect![
+            "the bundle's memory plan is invalid: model `tiny` claims Memory { weights: 8196, states: 0, scratch: 0, ports: 64, activations: 0 }, its plan has Memory { weights: 8192, states: 0, scratch: 0, ports: 64, activations: 0 }; compile it again"
+        ],
+    );
+    check_memory(
+        |m| m.memory.peak -= 1,
+        expect!["the bundle's memory plan is invalid: it says 9365 bytes, its parts add up to 9366; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.moments[0].work += 1,
+        expect!["the bundle's memory plan is invalid: its moments are not the sums of their parts; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.moments.clear(),
+        expect!["the bundle's memory plan is invalid: its moments are not the sums of their parts; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.estimates.models.clear(),
+        expect!["the bundle's memory plan is invalid: 1 models have 0 estimates; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.estimates.process = u64::MAX,
+        expect!["the bundle's memory plan is invalid: an estimate is 18446744073709551615 bytes; compile it again"],
+    );
 }
 
 /// Two models whose figures tell them apart: what is there at each moment.
@@ -326,7 +343,8 @@ fn moments_of_an_ensemble() {
         swap, seer describes a picture: 200000 + 2000 + 30 + …= 202185
         swap, talker answers: 100000 + 1000 + 30 + …= 101185
         peak 202185
-    "#]].assert_eq(&text.concat());
+    "#]]
+    .assert_eq(&text.concat());
     assert_eq!("swap".parse::<Residency>().unwrap(), Residency::Swap);
     expect!["unknown residency `half`: expected both or swap"]
         .assert_eq(&"half".parse::<Residency>().unwrap_err().to_string());

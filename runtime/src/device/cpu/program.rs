@@ -212,7 +212,9 @@ impl device::Program for Program {
     }
 
     fn copy(&mut self, buffer: usize, bytes: u64) -> Result<(), Error> {
-        let view = self.view(buffer, 0, bytes).ok_or_else(|| Error::Plan { why: format!("buffer {buffer} has no {bytes} bytes") })?;
+        let view = self
+            .view(buffer, 0, bytes)
+            .ok_or_else(|| Error::Plan { why: format!("buffer {buffer} has no {bytes} bytes") })?;
         view.read_into(&mut self.read);
         Ok(())
     }

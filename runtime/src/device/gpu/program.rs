@@ -117,7 +117,10 @@ impl Program {
     }
 
     fn buffer(&self, index: usize) -> Result<&wgpu::Buffer, Error> {
-        self.buffers.get(index).and_then(Option::as_ref).ok_or_else(|| Error::Plan { why: format!("there is no buffer {index}") })
+        self.buffers
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::Plan { why: format!("there is no buffer {index}") })
     }
 }
 
