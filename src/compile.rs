@@ -274,7 +274,7 @@ impl Job<'_> {
         let mut origins = Vec::new();
         let (mut bytes_in, mut meanwhile) = (0, 0);
         for source in self.sources {
-            let (blueprint, origin) = match source.described(&scheme, method, self.work()?, self.bars)? {
+            let (blueprint, origin) = match source.described(&scheme, method, &|| self.work(), self.bars)? {
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
                     (blueprint, Origin::Quantized { variants: vec![directory], choice: BTreeMap::new() })
@@ -321,10 +321,9 @@ impl Planned {
                 (Origin::Quantize { .. }, made) => {
                     let made = made.as_ref().context("each source was quantized")?;
                     // Now there are files and a card; the scheme may have a longer name for people.
-                    let real = Blueprint::of(made)?;
-                    let scheme = blueprint.model.scheme.take();
-                    blueprint = Blueprint { name: blueprint.name, ..real };
-                    blueprint.model.scheme = scheme;
+                    let planned = std::mem::replace(&mut blueprint, Blueprint::of(made)?);
+                    blueprint.name = planned.name;
+                    blueprint.model.scheme = planned.model.scheme;
                     StoredTensors::of(made)
                 }
             });

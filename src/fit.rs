@@ -24,9 +24,11 @@ enum Group<'a> {
 /// Chooses so that the bundle's worst moment takes at most `budget`; nothing is written.
 pub fn plan(job: &Job<'_>, budget: Size) -> Result<Planned> {
     let groups = groups(job)?;
-    let blueprints = |group: &Group<'_>| match group {
-        Group::Quantized(variants) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
-        Group::Open(_, variants) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
+    let blueprints = |group: &Group<'_>| -> Vec<Blueprint> {
+        match group {
+            Group::Quantized(variants) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
+            Group::Open(_, variants) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
+        }
     };
     let candidates = groups.iter().map(|group| Candidate::new(blueprints(group))).collect::<Result<Vec<_>, _>>()?;
     let wishes = Wishes { budget: budget.0, residency: job.target.residency };
@@ -69,7 +71,7 @@ fn groups<'a>(job: &Job<'a>) -> Result<Vec<Group<'a>>> {
     for source in job.sources {
         let mut open = Vec::new();
         for scheme in &schemes {
-            match source.described(scheme, job.preparation.method, job.work()?, job.bars)? {
+            match source.described(scheme, job.preparation.method, &|| job.work(), job.bars)? {
                 Described::Planned(blueprint) => open.push((scheme.clone(), *blueprint)),
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;

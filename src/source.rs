@@ -45,6 +45,7 @@ pub struct Named {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
     /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
+    /// How sources that are not quantized yet will be; see [`Preparation::scheme`].
     #[arg(long, help = format!("Quantization scheme for sources that are not quantized yet (see `dwindle schemes`) [default: {DEFAULT_SCHEME}]"))]
     pub scheme: Option<String>,
 
@@ -146,12 +147,12 @@ impl Source {
     }
 
     /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`, of which only headers are read.
-    /// What is packed in a format of its own is imported into a subdirectory of `work`.
-    pub fn described(
+    /// What is packed in a format of its own is imported into a subdirectory of what `work` gives.
+    pub fn described<'a>(
         &self,
         scheme: &Scheme,
         method: Method,
-        work: &Path,
+        work: &dyn Fn() -> Result<&'a Path>,
         progress: &dyn Progress,
     ) -> Result<Described> {
         match self {
@@ -171,7 +172,7 @@ impl Source {
                 let conversion = Conversion::open(&named.path, None)?;
                 if conversion.packed_as().is_some() {
                     drop(conversion);
-                    return Ok(Described::Quantized(self.converted(work, progress)?));
+                    return Ok(Described::Quantized(self.converted(work()?, progress)?));
                 }
                 let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
                 Ok(Described::Planned(Box::new(planned)))

@@ -8,8 +8,9 @@ use dwindle_compiler::checkpoint::ModelDir;
 use dwindle_compiler::compile::{CompileOptions, compile};
 use dwindle_compiler::progress::Silent;
 use dwindle_compiler::target::TargetName;
+use dwindle_runtime::device::Options;
 use dwindle_runtime::image::Picture;
-use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice, Turn};
+use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice, Scorer, Turn};
 use expect_test::{Expect, expect};
 use serde_json::Value;
 
@@ -201,5 +202,33 @@ fn too_little_memory_is_told_before_it_is_taken() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(4), "{command}: {error}");
         assert!(error.contains("of memory besides this process") && error.contains("ulimit -v"), "{command}: {error}");
+    }
+}
+
+/// Where a binding spans 32 KiB, the embedding, which is also the head, is cut into parts with a step each; the logits are
+/// those of the whole. (Gemma's 256 000 rows exceed the 128 MiB that devices guarantee in the same way; see
+/// `benches/RESULTS.md`.)
+#[test]
+fn matrices_split_over_bindings_compute_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for target in targets().into_iter().filter(|target| *target != TargetName::Cpu) {
+        let logits = [128 << 20, 32 << 10].map(|limit| {
+            let mut options = CompileOptions { max_rows: 16, ..CompileOptions::new(target) };
+            options.target.max_storage_buffer_binding_size = limit;
+            options.context = Some(64);
+            let model = ModelDir::open(&root().join("demo/packed/pocket-gemma")).unwrap();
+            let out = folder.path().join(format!("{limit}.dwindle"));
+            compile(&[model], &options, &out, &Silent).unwrap();
+            let bundle = Bundle::open(&out).unwrap();
+            let needed = bundle.manifest().target.needs["max_storage_buffer_binding_size"];
+            assert!(needed <= limit, "{needed} of {limit}");
+            let steps = bundle.manifest().models[0].plan.functions["decode"].steps.len();
+            let mut scorer = Scorer::open(&bundle, "pocket-gemma", &Options::default()).unwrap();
+            (steps, scorer.score(&[2, 5, 700, 2047, 1024], &[]).unwrap())
+        });
+        let [(whole, expected), (split, found)] = &logits;
+        assert!(split > whole, "{split} steps split, {whole} whole");
+        let apart = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(expected.len() == 5 * 2048 && apart < 1e-4, "{apart} apart");
     }
 }

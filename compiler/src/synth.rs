@@ -4,6 +4,8 @@
 //! their neutral value. Each tensor's numbers depend on its name and the seed alone, so the bytes do not depend on
 //! threads. The checkpoint has no tokenizer, unless [`write_tokenizer`] adds one: its tokens mean nothing.
 
+mod tokenizer;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,14 +13,12 @@ use dwindle_schemes::{FloatType, Role};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
+pub use tokenizer::write_tokenizer;
+
 use crate::arch::{self, TensorSpec};
 use crate::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-
-mod tokenizer;
-
-pub use tokenizer::write_tokenizer;
 
 /// Configurations of published models, by name.
 pub const PRESETS: [(&str, &str); 12] = [

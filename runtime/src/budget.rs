@@ -30,7 +30,7 @@ fn check_against(moment: &Moment, place: Place, room: Room) -> Result<(), Error>
         Place::Device => beside.saturating_sub(moment.states).saturating_sub(moment.work),
     };
     if needed > room.bytes {
-        return Err(Error::Memory { needed, room, moment: Box::new(moment.clone()), mapped: place == Place::Mapped });
+        return Err(Error::Memory { needed, room, moment: Box::new(moment.clone()), place });
     }
     if place == Place::Mapped && moment.weights > room.bytes - needed {
         let (weights, left) = (moment.weights >> 20, (room.bytes - needed) >> 20);
@@ -71,10 +71,28 @@ mod tests {
     #[test]
     fn what_has_to_fit_depends_on_where_buffers_are() {
         check(Place::Host, 965, expect!["fits"]);
-        check(Place::Host, 964, expect![[""]]);
+        check(
+            Place::Host,
+            964,
+            expect![
+                "talker answers takes 965.0 MiB of memory besides this process, 964.0 MiB of the control group's limit are left: weights 800.0 MiB, caches 100.0 MiB, picture 30.0 MiB, work 20.0 MiB, tokenizers 10.0 MiB, staging 5.0 MiB; close other programs, raise the limit, or compile with a smaller `--context`, with `--scheme` of fewer bits, or with `--fit 1004MiB`"
+            ],
+        );
         check(Place::Mapped, 165, expect!["fits"]);
-        check(Place::Mapped, 164, expect![[""]]);
+        check(
+            Place::Mapped,
+            164,
+            expect![
+                "talker answers takes 165.0 MiB of memory besides this process, 164.0 MiB of the control group's limit are left: caches 100.0 MiB, picture 30.0 MiB, work 20.0 MiB, tokenizers 10.0 MiB, staging 5.0 MiB; close other programs, raise the limit, or compile with a smaller `--context`, with `--scheme` of fewer bits, or with `--fit 204MiB`"
+            ],
+        );
         check(Place::Device, 45, expect!["fits"]);
-        check(Place::Device, 44, expect![[""]]);
+        check(
+            Place::Device,
+            44,
+            expect![
+                "talker answers takes 45.0 MiB of memory besides this process, 44.0 MiB of the control group's limit are left: picture 30.0 MiB, tokenizers 10.0 MiB, staging 5.0 MiB; close other programs, raise the limit, or compile with a smaller `--context`, with `--scheme` of fewer bits, or with `--fit 84MiB`"
+            ],
+        );
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use dwindle_bundle::{Moment, Room};
 
+use crate::device::Place;
+
 /// A bundle could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,7 +76,7 @@ pub enum Error {
     #[error(
         "{} takes {} of memory besides this process, {} {} are left: {}; close other programs, raise the limit, or compile with \
          a smaller `--context`, with `--scheme` of fewer bits, or with `--fit {}MiB`",
-        moment.what, mebibytes(*needed), mebibytes(room.bytes), room.limit, parts(moment, *mapped), room.bytes.saturating_add(moment.process) >> 20
+        moment.what, mebibytes(*needed), mebibytes(room.bytes), room.limit, parts(moment, *place), room.bytes.saturating_add(moment.process) >> 20
     )]
     Memory {
         /// Bytes that have to be there.
@@ -83,8 +85,8 @@ pub enum Error {
         room: Room,
         /// The worst moment.
         moment: Box<Moment>,
-        /// Weights are used where the bundle is mapped, and do not have to be there.
-        mapped: bool,
+        /// Where the buffers would be.
+        place: Place,
     },
     /// The device stopped working: it was unplugged, reset, or its driver gave up.
     #[error("the device was lost during {what}: {why}; start again")]
@@ -257,13 +259,13 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// What a moment consists of, largest first, the process aside.
-fn parts(moment: &Moment, mapped: bool) -> String {
-    let weights = if mapped { 0 } else { moment.weights };
+/// What of a moment has to be in the machine's memory, largest first, the process aside.
+fn parts(moment: &Moment, place: Place) -> String {
+    let there = |bytes: u64, there: bool| if there { bytes } else { 0 };
     let mut parts = [
-        ("weights", weights),
-        ("caches", moment.states),
-        ("work", moment.work),
+        ("weights", there(moment.weights, place == Place::Host)),
+        ("caches", there(moment.states, place != Place::Device)),
+        ("work", there(moment.work, place != Place::Device)),
         ("tokenizers", moment.tokenizers),
         ("picture", moment.picture),
         ("staging", moment.staging),

@@ -89,12 +89,15 @@ fn demo_ensemble() {
     expect![[r#"
         bundle of 5.0 MiB, 56 kernels
         pocket-llava (llava_onevision q4f16_1 rtn), context 1024
-          memory: 4.1 MiB = weights 1.5 MiB + states 1.1 MiB + scratch 704.0 KiB + ports 885.0 KiB
+          buffers: 4.1 MiB = weights 1.5 MiB + caches 1.1 MiB + work 1.6 MiB
           dispatches: decode 30 a token, encode_image 34, prefill 36, score 36
         pocket-gemma (gemma2 q4f16_1 rtn), context 1024
-          memory: 8.3 MiB = weights 2.1 MiB + states 3.0 MiB + scratch 1.2 MiB + ports 2.0 MiB
+          buffers: 8.3 MiB = weights 2.1 MiB + caches 3.0 MiB + work 3.2 MiB
           dispatches: decode 56 a token, prefill 63, score 63
-        peak device memory: 12.4 MiB"#]]
+        memory while                         weights      caches        work  tokenizers     picture     staging     process       total
+        pocket-llava describes a picture     3.6 MiB     4.1 MiB     4.7 MiB     1.2 MiB    34.7 MiB    32.0 MiB   128.0 MiB   208.3 MiB
+        pocket-gemma answers                 3.6 MiB     4.1 MiB     4.7 MiB     1.2 MiB    34.7 MiB    32.0 MiB   128.0 MiB   208.3 MiB
+        peak memory: 208.3 MiB"#]]
     .assert_eq(&report.to_string());
     let bundle = Bundle::open(&out).unwrap();
     bundle.verify().unwrap();
@@ -106,6 +109,7 @@ fn demo_ensemble() {
                 chat: "pocket-gemma",
                 describe_prompt: "Describe the image.",
                 handover: "{% for description in descriptions %}The user shared an image. Image description: {{ description }}\n{% endfor %}{{ message }}",
+                residency: Both,
             },
         )
     "#]].assert_debug_eq(&manifest.ensemble);

@@ -284,12 +284,32 @@ fn check_memory(change: impl FnOnce(&mut Manifest), expected: Expect) {
 
 #[test]
 fn memory_plans_are_checked() {
-    check_memory(|m| m.models[0].memory.weights += 4, expect![[""]]);
-    check_memory(|m| m.memory.peak -= 1, expect![[""]]);
-    check_memory(|m| m.memory.moments[0].work += 1, expect![[""]]);
-    check_memory(|m| m.memory.moments.clear(), expect![[""]]);
-    check_memory(|m| m.memory.estimates.models.clear(), expect![[""]]);
-    check_memory(|m| m.memory.estimates.process = u64::MAX, expect![[""]]);
+    check_memory(
+        |m| m.models[0].memory.weights += 4,
+        expect![
+            "the bundle's memory plan is invalid: model `tiny` claims Memory { weights: 8196, states: 0, scratch: 0, ports: 64, activations: 0 }, its plan has Memory { weights: 8192, states: 0, scratch: 0, ports: 64, activations: 0 }; compile it again"
+        ],
+    );
+    check_memory(
+        |m| m.memory.peak -= 1,
+        expect!["the bundle's memory plan is invalid: it says 9365 bytes, its parts add up to 9366; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.moments[0].work += 1,
+        expect!["the bundle's memory plan is invalid: its moments are not the sums of their parts; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.moments.clear(),
+        expect!["the bundle's memory plan is invalid: its moments are not the sums of their parts; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.estimates.models.clear(),
+        expect!["the bundle's memory plan is invalid: 1 models have 0 estimates; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.estimates.process = u64::MAX,
+        expect!["the bundle's memory plan is invalid: an estimate is 18446744073709551615 bytes; compile it again"],
+    );
 }
 
 /// Two models whose figures tell them apart: what is there at each moment.
@@ -317,7 +337,15 @@ fn moments_of_an_ensemble() {
         };
         plan.moments.iter().map(line).collect::<String>() + &format!("peak {}\n", plan.peak)
     });
-    expect![[""]].assert_eq(&text.concat());
+    expect![[r#"
+        both, seer describes a picture: 300000 + 2000 + 60 + …= 302215
+        both, talker answers: 300000 + 2000 + 60 + …= 302215
+        peak 302215
+        swap, seer describes a picture: 200000 + 2000 + 30 + …= 202185
+        swap, talker answers: 100000 + 1000 + 30 + …= 101185
+        peak 202185
+    "#]]
+    .assert_eq(&text.concat());
     assert_eq!("swap".parse::<Residency>().unwrap(), Residency::Swap);
     expect!["unknown residency `half`: expected both or swap"]
         .assert_eq(&"half".parse::<Residency>().unwrap_err().to_string());
