@@ -289,6 +289,7 @@ fn decoder_plan() {
         states          131072
         scratch          18432  (at least 18432)
         ports            12928
+        native               0
         total           187712
     "#]]
     .assert_eq(&print_memory(&lowered));

@@ -189,7 +189,7 @@ fn other_versions_are_refused_before_their_fields() {
     writer.finish(Manifest { format_version: 99, ..manifest(Plan { max_rows: 1, ..Plan::default() }) }).unwrap();
     check_error(
         Bundle::open(&path),
-        expect!["the bundle has format version 99, this program reads version 2; compile it again"],
+        expect!["the bundle has format version 99, this program reads version 3; compile it again"],
     );
 }
 
@@ -453,17 +453,42 @@ fn each_target_sees_its_own_plans() {
     let all = ["kernels/double.wgsl", "weights.0"];
     assert_eq!(bundle.manifest().used_entries(), all.into());
     assert_eq!(cpu.manifest().used_entries(), ["weights.0"].into());
-    check_error(bundle.select("metal"), expect![[r#""#]]);
-    check_error(open(&written(plan())).unwrap().select("cpu"), expect![[r#""#]]);
+    check_error(
+        bundle.select("metal"),
+        expect![
+            "the bundle is compiled for vulkan and cpu, not for metal: compile its models again with `--target vulkan,cpu,metal`"
+        ],
+    );
+    check_error(
+        open(&written(plan())).unwrap().select("cpu"),
+        expect!["the bundle is compiled for vulkan, not for cpu: compile its models again with `--target vulkan,cpu`"],
+    );
 }
 
 #[test]
 fn further_targets_are_checked_too() {
     let check = |change: fn(&mut Manifest), expected: Expect| check_error(for_two(change), expected);
-    check(|m| m.also[0].target.name = "vulkan".to_owned(), expect![[r#""#]]);
-    check(|m| m.also[0].models.clear(), expect![[r#""#]]);
-    check(|m| m.also[0].models[0].plan.max_rows = 0, expect![[r#""#]]);
-    check(|m| m.also[0].models[0].plan.buffers[0].bytes = 8196, expect![[r#""#]]);
-    check(|m| m.also[0].models[0].memory.states += 4, expect![[r#""#]]);
-    check(|m| m.also[0].memory.peak += 1, expect![[r#""#]]);
+    check(
+        |m| m.also[0].target.name = "vulkan".to_owned(),
+        expect!["the bundle's manifest is invalid: target `vulkan` is there twice"],
+    );
+    check(
+        |m| m.also[0].models.clear(),
+        expect!["the bundle's manifest is invalid: target `cpu` has plans for 0 models of 1"],
+    );
+    check(|m| m.also[0].models[0].plan.max_rows = 0, expect!["the plan of model `tiny` is invalid: max_rows is 0"]);
+    check(
+        |m| m.also[0].models[0].plan.buffers[0].bytes = 8196,
+        expect!["the plan of model `tiny` is invalid: buffer `weights.0` has 8196 bytes, its entry 8192"],
+    );
+    check(
+        |m| m.also[0].models[0].memory.states += 4,
+        expect![
+            "the bundle's memory plan is invalid: model `tiny` claims Memory { weights: 8192, states: 4, scratch: 0, ports: 64, activations: 0 }, its plan has Memory { weights: 8192, states: 0, scratch: 0, ports: 64, activations: 0 }; compile it again"
+        ],
+    );
+    check(
+        |m| m.also[0].memory.peak += 1,
+        expect!["the bundle's memory plan is invalid: it says 9367 bytes, its parts add up to 9366; compile it again"],
+    );
 }
