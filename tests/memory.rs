@@ -192,7 +192,8 @@ fn unquantized_models_are_fitted_by_quantizing_them() {
         pocket-gemma: context 1024 -> 512
         pocket-gemma: embedding q8f16_1 -> q4f16_1
         pocket-gemma: linear layers q8f16_1 -> q4f16_1
-        pocket-gemma: embedding q4f16_1 -> q8f16_1"#]].assert_eq(&changes.map(|step| step["what"].as_str().unwrap()).collect::<Vec<_>>().join("\n"));
+        pocket-gemma: embedding q4f16_1 -> q8f16_1"#]]
+    .assert_eq(&changes.map(|step| step["what"].as_str().unwrap()).collect::<Vec<_>>().join("\n"));
     let bundle = Bundle::open(&dwindle.path("out.dwindle")).unwrap();
     bundle.verify().unwrap();
     expect!["q4f16_1 (linear layers) + q8f16_1 (embedding)"].assert_eq(&bundle.manifest().models[0].about["scheme"]);
