@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::compile::{Target, compile_sources};
 use crate::demo;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::memory;
 use crate::progress::Bars;
 use crate::source::{Named, Preparation, Source};
@@ -67,6 +67,10 @@ pub fn run(options: Options) -> Result<()> {
     let model = choose(&bundle, options.model.as_deref())?;
     let started = Instant::now();
     let device = dwindle_runtime::device::open(&options.device.choice(), &bundle.manifest().target)?;
+    let moment = bundle.manifest().memory.alone(&bundle.manifest().models, &model.name);
+    if let Some(moment) = &moment {
+        dwindle_runtime::budget::check(moment, device.place())?;
+    }
     let mut session = Session::new(Executor::new(&*device, &model.plan, &bundle)?, model)?;
     session.executor().wait()?;
     let load_seconds = started.elapsed().as_secs_f64();
@@ -95,7 +99,8 @@ pub fn run(options: Options) -> Result<()> {
         },
         "load_seconds": load_seconds,
         "first_call_seconds": first_call_seconds,
-        "device_bytes": model.plan.memory().total(),
+        "device_bytes": model.memory.total(),
+        "planned_peak_bytes": moment.map(|moment| moment.total()),
         "peak_bytes": memory::peak_bytes(),
         "anonymous_bytes": memory::anonymous_bytes(),
     });
@@ -108,8 +113,15 @@ pub fn run(options: Options) -> Result<()> {
 
 fn open(options: &Options) -> Result<Bundle> {
     let bars = Bars::default();
+    let target = options.target.only()?;
     match (&options.bundle, &options.synthetic) {
-        (Some(path), _) => Bundle::open(path).with_context(|| format!("cannot open {}", path.display())),
+        (Some(path), _) => {
+            let bundle = Bundle::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            match target {
+                Some(target) => Ok(bundle.select(target.name())?),
+                None => options.device.select(&bundle, Kind::Auto),
+            }
+        }
         (None, None) => demo::open(&options.target, &bars),
         (None, Some(shape)) => {
             let work = tempfile::tempdir().context("there is no directory for temporary files")?;

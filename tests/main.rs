@@ -8,6 +8,8 @@ mod golden;
 mod hub;
 mod imports;
 mod kernels;
+mod memory;
 mod mlc;
+mod targets;
 mod tidy;
 mod workbench;

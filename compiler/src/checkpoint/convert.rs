@@ -141,6 +141,11 @@ impl Conversion {
         Conversion { input, needs, quantization, model, work, report }
     }
 
+    /// What will be written, but for files and hashes.
+    pub fn model(&self) -> &ModelJson {
+        &self.model
+    }
+
     /// What it takes.
     pub fn work(&self) -> &Work {
         &self.work
