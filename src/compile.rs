@@ -272,15 +272,16 @@ impl Job<'_> {
         let method = self.preparation.method;
         let mut blueprints = Vec::new();
         let mut origins = Vec::new();
-        let (mut bytes_in, mut meanwhile) = (0, 0);
+        let (mut bytes_in, mut meanwhile, mut peak_memory) = (0, 0, 0);
         for source in self.sources {
             let (blueprint, origin) = match source.described(&scheme, method, &|| self.work(), self.bars)? {
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
                     (blueprint, Origin::Quantized { variants: vec![directory], choice: BTreeMap::new() })
                 }
-                Described::Planned(blueprint) => {
-                    meanwhile += blueprint.tensor_bytes();
+                Described::Planned(blueprint, work) => {
+                    meanwhile += work.disk();
+                    peak_memory = peak_memory.max(work.peak_memory);
                     (*blueprint, Origin::Quantize { source: source.clone(), scheme: scheme.clone() })
                 }
             };
@@ -291,6 +292,7 @@ impl Job<'_> {
         let options = self.target.options();
         let draft = Draft::new(blueprints, &options)?;
         let work = draft.work(bytes_in, meanwhile)?;
+        let work = Work { peak_memory: work.peak_memory.max(peak_memory), ..work };
         Ok(Planned { draft, options, origins, work, fit: None })
     }
 }

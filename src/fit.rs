@@ -8,6 +8,7 @@ use dwindle_compiler::checkpoint::ModelDir;
 use dwindle_compiler::compile::{Blueprint, Draft};
 use dwindle_compiler::fit::{Candidate, Fitted, SCHEMES, Wishes, fit, same_model};
 use dwindle_compiler::size::Size;
+use dwindle_compiler::work::Work;
 use dwindle_schemes::{Format, Role, Scheme};
 
 use crate::compile::{Job, Origin, Planned};
@@ -18,8 +19,8 @@ use crate::source::{Described, Source};
 enum Group<'a> {
     /// Directories of one model in several schemes.
     Quantized(Vec<(ModelDir, Blueprint)>),
-    /// A source that can be quantized in any of the schemes.
-    Open(&'a Source, Vec<(Scheme, Blueprint)>),
+    /// A source that can be quantized in any of the schemes, and the memory that takes.
+    Open(&'a Source, Vec<(Scheme, Blueprint)>, u64),
 }
 
 /// Chooses so that the bundle's worst moment takes at most `budget`; nothing is written.
@@ -28,14 +29,14 @@ pub fn plan(job: &Job<'_>, budget: Size) -> Result<Planned> {
     let blueprints = |group: &Group<'_>| -> Vec<Blueprint> {
         match group {
             Group::Quantized(variants) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
-            Group::Open(_, variants) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
+            Group::Open(_, variants, _) => variants.iter().map(|(_, blueprint)| blueprint.clone()).collect(),
         }
     };
     let candidates = groups.iter().map(|group| Candidate::new(blueprints(group))).collect::<Result<Vec<_>, _>>()?;
     let wishes = Wishes { budget: budget.0, residency: job.target.residency };
     let Fitted { options, blueprints, choices, report } = fit(&candidates, wishes, &job.target.options())?;
     let draft = Draft::new(blueprints, &options)?;
-    let (mut bytes_in, mut meanwhile) = (0, 0);
+    let (mut bytes_in, mut meanwhile, mut peak_memory) = (0, 0, 0);
     let mut origins = Vec::new();
     for (((group, candidate), choice), (model, _)) in
         groups.into_iter().zip(&candidates).zip(choices).zip(draft.models())
@@ -50,14 +51,16 @@ pub fn plan(job: &Job<'_>, budget: Size) -> Result<Planned> {
                 bytes_in += model.blueprint.tensor_bytes();
                 Origin::Quantized { variants, choice }
             }
-            Group::Open(source, variants) => {
+            Group::Open(source, variants, memory) => {
                 bytes_in += source.bytes()?;
                 meanwhile += model.blueprint.tensor_bytes();
+                peak_memory = peak_memory.max(memory);
                 Origin::Quantize { source: source.clone(), scheme: mixed(candidate, &variants, &choice)? }
             }
         });
     }
     let work = draft.work(bytes_in, meanwhile)?;
+    let work = Work { peak_memory: work.peak_memory.max(peak_memory), ..work };
     Ok(Planned { draft, options, origins, work, fit: Some(report) })
 }
 
@@ -71,9 +74,13 @@ fn groups<'a>(job: &Job<'a>) -> Result<Vec<Group<'a>>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     for source in job.sources {
         let mut open = Vec::new();
+        let mut memory = 0;
         for scheme in &schemes {
             match source.described(scheme, job.preparation.method, &|| job.work(), job.bars)? {
-                Described::Planned(blueprint) => open.push((scheme.clone(), *blueprint)),
+                Described::Planned(blueprint, work) => {
+                    open.push((scheme.clone(), *blueprint));
+                    memory = memory.max(work.peak_memory);
+                }
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
                     let same = groups.iter_mut().find_map(|group| match group {
@@ -92,7 +99,7 @@ fn groups<'a>(job: &Job<'a>) -> Result<Vec<Group<'a>>> {
             }
         }
         if !open.is_empty() {
-            groups.push(Group::Open(source, open));
+            groups.push(Group::Open(source, open, memory));
         }
     }
     Ok(groups)

@@ -7,6 +7,7 @@ use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, Mod
 use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::Quantization;
+use dwindle_compiler::work::Work;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
@@ -29,8 +30,8 @@ pub enum Source {
 pub enum Described {
     /// It is quantized already.
     Quantized(ModelDir),
-    /// It will be.
-    Planned(Box<Blueprint>),
+    /// It will be, which takes this.
+    Planned(Box<Blueprint>, Work),
 }
 
 /// A directory and the name its model gets.
@@ -177,19 +178,20 @@ impl Source {
                     Some(_) => Described::Quantized(directory),
                     None => {
                         let model = directory.model.clone();
+                        let work = Quantization::open(&directory, scheme, method)?.work().clone();
                         let planned = Blueprint::quantized(&named.name, model, &named.path, scheme, method);
-                        Described::Planned(Box::new(planned))
+                        Described::Planned(Box::new(planned), work)
                     }
                 })
             }
             Source::Checkpoint(named) => {
-                let conversion = Conversion::open(&named.path, None)?;
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
                 if conversion.packed_as().is_some() {
                     drop(conversion);
                     return Ok(Described::Quantized(self.converted(work()?, progress)?));
                 }
                 let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
-                Ok(Described::Planned(Box::new(planned)))
+                Ok(Described::Planned(Box::new(planned), conversion.work().clone()))
             }
         }
     }
