@@ -28,10 +28,16 @@ pub fn run(options: Options) -> Result<()> {
     let bars = Bars::default();
     match Source::resolve(&options.source, options.revision.as_deref(), &bars)? {
         Source::Checkpoint(named) => {
-            let (_, report) = convert(&named.path, &options.output, &bars)?;
+            let (model, report) = convert(&named.path, &options.output, &bars)?;
             report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             eprintln!("{report}");
-            eprintln!("next: dwindle quantize {0} --scheme q4f16_1 -o {0}-q4f16_1", options.output.display());
+            let output = options.output.display();
+            match model.scheme() {
+                Some(scheme) => {
+                    eprintln!("packed already ({scheme}); next: dwindle compile {output} -o {output}.dwindle")
+                }
+                None => eprintln!("next: dwindle quantize {output} --scheme q4f16_1 -o {output}-q4f16_1"),
+            }
             Ok(())
         }
         Source::ModelDir(named) => bail!("{} is a model directory already; quantize it next", named.path.display()),

@@ -43,8 +43,11 @@ fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<dwindle_runtime::Error>() {
             return of_runtime(error);
         }
-        if let Some(dwindle_compiler::Error::DiskSpace { .. }) = cause.downcast_ref::<dwindle_compiler::Error>() {
-            return DOES_NOT_FIT;
+        if let Some(error) = cause.downcast_ref::<dwindle_compiler::Error>() {
+            use dwindle_compiler::Error;
+            if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. }) {
+                return DOES_NOT_FIT;
+            }
         }
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
             return DOES_NOT_FIT;

@@ -54,6 +54,10 @@ impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
     pub fn resolve(text: &str, revision: Option<&str>, progress: &dyn Progress) -> Result<Self> {
         let path = Path::new(text);
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(Source::Checkpoint(Named { path: path.to_owned(), name }));
+        }
         if path.is_file() {
             return Ok(Source::Bundle(path.to_owned()));
         }
@@ -63,7 +67,7 @@ impl Source {
             if path.join("model.json").is_file() {
                 return Ok(Source::ModelDir(named));
             }
-            if path.join("config.json").is_file() {
+            if ["config.json", "mlc-chat-config.json"].iter().any(|name| path.join(name).is_file()) {
                 return Ok(Source::Checkpoint(named));
             }
             bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
@@ -93,6 +97,9 @@ impl Source {
             }
             Source::Checkpoint(named) => {
                 let model = self.converted(work, progress)?;
+                if model.scheme().is_some() {
+                    return Ok(model);
+                }
                 let full = model.path().to_owned();
                 let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
                 drop(model);
@@ -145,10 +152,15 @@ impl Source {
             Source::Bundle(path) => return Ok(vec![path.clone()]),
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
         };
+        if directory.is_file() {
+            return Ok(vec![directory.clone()]);
+        }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
             let path = entry?.path();
-            let relevant = path.extension().is_some_and(|e| e == "json" || e == "jinja" || e == "safetensors");
+            let relevant = path
+                .extension()
+                .is_some_and(|e| ["json", "jinja", "safetensors", "bin"].iter().any(|known| e == *known));
             if relevant && path.is_file() {
                 files.push(path);
             }

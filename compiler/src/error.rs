@@ -149,6 +149,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another process has begun the same output.
+    #[error("{} is being written by another process; wait for it, or name another output", path.display())]
+    OutputBusy {
+        /// The output.
+        path: PathBuf,
+    },
+
     /// Not enough room for the output.
     #[error("{}: the output takes {}, the file system has {} left; free some or choose another place", path.display(), Size(*needed), Size(*available))]
     DiskSpace {
@@ -157,6 +164,20 @@ pub enum Error {
         /// Bytes of the output.
         needed: u64,
         /// Bytes that are free.
+        available: u64,
+    },
+
+    /// Not enough memory for a step.
+    #[error(
+        "{step} needs {} of memory, {} are left; close other programs, raise the limit of the control group, or use fewer threads (RAYON_NUM_THREADS)",
+        Size(*needed), Size(*available)
+    )]
+    Memory {
+        /// Of what.
+        step: &'static str,
+        /// Bytes at the worst moment.
+        needed: u64,
+        /// Bytes that may still be taken.
         available: u64,
     },
 

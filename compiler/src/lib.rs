@@ -10,8 +10,10 @@ pub mod lower;
 pub mod passes;
 pub mod progress;
 pub mod quantize;
+pub mod room;
 pub mod size;
 pub mod synth;
 pub mod target;
+pub mod work;
 
 pub use error::{Error, Result};

@@ -74,6 +74,7 @@ pub fn quantize(
     let mut description = model.model.clone();
     description.scheme = Some(scheme.name.clone());
     description.method = Some(method.to_string());
+    description.kv = Some(scheme.kv);
     description.card = Some(card.clone());
     description.files = carried::copy(model.path(), output.path())?;
     drop(tensors);

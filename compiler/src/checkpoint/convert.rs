@@ -8,10 +8,10 @@ use dwindle_schemes::{Format, Role};
 use rayon::prelude::*;
 
 use super::directory::OutputDirectory;
-use super::model_dir::{MODEL_SAFETENSORS, ModelDir, ModelJson, SourceFile, TensorInfo};
+use super::model_dir::{CarriedFile, MODEL_SAFETENSORS, ModelDir, ModelJson, SourceFile, TensorInfo};
 use super::problems::TensorProblems;
 use super::safetensors::{Layout, SafeTensors, TensorView, TensorWriter};
-use super::{Source, carried, names};
+use super::{Source, carried, import, names};
 use crate::arch;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -52,7 +52,7 @@ impl fmt::Display for ConvertReport {
 }
 
 /// Converts the checkpoint in the directory `source` to a model directory at `out`, which may be missing, empty, or a
-/// model directory to replace.
+/// model directory to replace. What is packed already (see [`import`]) stays so, and needs no quantization.
 ///
 /// Tensors keep their bytes and get the names of transformers 4; those of no use to the family are left out. What
 /// belongs to tokenizer and images is copied.
@@ -61,6 +61,9 @@ impl fmt::Display for ConvertReport {
 /// `source` is no complete checkpoint of a supported family, or `out` cannot be written; nothing is left at `out` then
 /// but what was there before.
 pub fn convert(source: &Path, out: &Path, progress: &dyn Progress) -> Result<(ModelDir, ConvertReport)> {
+    if let Some(packed) = import::open(source)? {
+        return import::import(packed.as_ref(), out, progress);
+    }
     let source = Source::open(source)?;
     let preprocessor = source.preprocessor()?;
     let family = arch::parse(source.model_type(), source.config(), preprocessor.as_ref())
@@ -95,14 +98,15 @@ pub(super) fn convert_as(
     model.files = carried::copy(source.path(), output.path())?;
     model.sources = sources;
     model.write(output.path())?;
-    if !model.files.iter().any(|file| file.name == "tokenizer.json") {
-        report.warnings.push(format!(
-            "{} has no tokenizer.json; the model can be compiled, but not chat",
-            source.path().display()
-        ));
-    }
+    report.warnings.extend(without_tokenizer(source.path(), &model.files));
     output.commit()?;
     Ok((ModelDir::open(out)?, report))
+}
+
+/// The warning that a model without a tokenizer deserves.
+pub(super) fn without_tokenizer(source: &Path, files: &[CarriedFile]) -> Option<String> {
+    let missing = !files.iter().any(|file| file.name == "tokenizer.json");
+    missing.then(|| format!("{} has no tokenizer.json; the model can be compiled, but not chat", source.display()))
 }
 
 /// Tensors by their canonical name, with the number of their shard.

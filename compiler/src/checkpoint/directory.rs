@@ -3,89 +3,53 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::carried;
 use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS, ModelJson};
+use super::workplace::Workplace;
 use crate::error::{Error, Result};
+use crate::room;
 
 /// Bytes left free for what is small: descriptions, directories, the file system's own.
-const SPARE: u64 = 1 << 20;
+pub(crate) const SPARE: u64 = 1 << 20;
 
-/// A model directory that is being written beside its final place, as `NAME.partial-…`.
+/// A model directory that is being written in the [`Workplace`] beside its final place.
 ///
 /// Dropping it without [`commit`](Self::commit) removes what was written.
 #[derive(Debug)]
 pub(crate) struct OutputDirectory {
-    partial: TempDir,
-    target: PathBuf,
-    parent: PathBuf,
+    workplace: Workplace,
+    path: PathBuf,
 }
 
 impl OutputDirectory {
-    /// Begins an output of about `bytes` at `target`, which may be missing, empty, or a model directory to replace.
+    /// Begins an output of about `bytes` at `target`, which may be missing, empty, or a model directory to replace. What a killed
+    /// process left of its own attempt is removed.
     ///
     /// # Errors
-    /// Something else is there, or there is not enough room.
+    /// Something else is there, another process is writing it, or there is not enough room.
     pub fn create(target: &Path, bytes: u64) -> Result<Self> {
         check_replaceable(target)?;
-        let parent = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
-        check_space(&parent, target, bytes.saturating_add(SPARE))?;
-        let partial = beside(&parent, target, "partial")?;
-        Ok(OutputDirectory { partial, target: target.to_owned(), parent })
+        let workplace = Workplace::claim(target)?;
+        workplace.clear("a model directory")?;
+        let needed = bytes.saturating_add(SPARE);
+        // Where the file system does not tell, writing will.
+        if let Some(available) = room::disk(target).filter(|available| *available < needed) {
+            return Err(Error::DiskSpace { path: target.to_owned(), needed, available });
+        }
+        let path = workplace.new_path();
+        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        Ok(OutputDirectory { workplace, path })
     }
 
     /// Where to write.
     pub fn path(&self) -> &Path {
-        self.partial.path()
+        &self.path
     }
 
     /// Makes the content durable and gives it its place.
-    ///
-    /// A model directory that is already there is moved aside first and removed last; should the machine stop between
-    /// these two renames, it is found as `NAME.replaced-…/old`.
     pub fn commit(self) -> Result<()> {
-        for entry in fs::read_dir(self.path()).map_err(Error::io("read", self.path()))? {
-            sync(&entry.map_err(Error::io("read", self.path()))?.path())?;
-        }
-        sync(self.path())?;
-        let replaced = match self.target.exists() {
-            true => {
-                let aside = beside(&self.parent, &self.target, "replaced")?;
-                let old = aside.path().join("old");
-                fs::rename(&self.target, &old).map_err(Error::io("replace", &self.target))?;
-                Some((aside, old))
-            }
-            false => None,
-        };
-        if let Err(error) = fs::rename(self.path(), &self.target) {
-            if let Some((aside, old)) = replaced
-                && fs::rename(old, &self.target).is_err()
-            {
-                // What was there before must survive, be it under another name.
-                let _ = aside.keep();
-            }
-            return Err(Error::io("write", &self.target)(error));
-        }
-        // The directory has moved; there is nothing left to remove under its old name.
-        let _ = self.partial.keep();
-        sync(&self.parent)
+        self.workplace.commit()
     }
-}
-
-/// A new directory beside `target`, removed when dropped.
-fn beside(parent: &Path, target: &Path, what: &str) -> Result<TempDir> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!("{name}.{what}-");
-    builder.prefix(&prefix);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent).map_err(Error::io("write in", parent))
 }
 
 fn check_replaceable(target: &Path) -> Result<()> {
@@ -115,31 +79,6 @@ fn check_replaceable(target: &Path) -> Result<()> {
     names.retain(|name| !ours(name));
     names.sort();
     if names.is_empty() { Ok(()) } else { occupied(format!("holds other files too: {}", names.join(", "))) }
-}
-
-#[cfg(unix)]
-fn check_space(parent: &Path, target: &Path, needed: u64) -> Result<()> {
-    // Where the file system does not tell, writing will.
-    let Ok(info) = rustix::fs::statvfs(parent) else { return Ok(()) };
-    let available = info.f_bavail.saturating_mul(info.f_frsize);
-    if needed > available {
-        return Err(Error::DiskSpace { path: target.to_owned(), needed, available });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn check_space(_parent: &Path, _target: &Path, _needed: u64) -> Result<()> {
-    Ok(())
-}
-
-/// Makes a file, or the entries of a directory, durable.
-fn sync(path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod convert;
 mod directory;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod import;
 mod json;
 mod layers;
 mod mapping;
@@ -16,6 +17,7 @@ pub mod names;
 mod problems;
 pub mod safetensors;
 mod source;
+mod workplace;
 
 pub use convert::{ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
@@ -24,3 +26,4 @@ pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix};
 pub use problems::TensorProblems;
 pub use source::Source;
+pub use workplace::Workplace;

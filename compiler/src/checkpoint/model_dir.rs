@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use dwindle_schemes::{Format, Role};
+use dwindle_schemes::{FloatType, Format, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ use crate::quantize::Card;
 const FORMAT: &str = "dwindle-model";
 
 /// The version that this crate writes, and the only one it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Name of the description.
 pub(crate) const MODEL_JSON: &str = "model.json";
@@ -40,6 +40,8 @@ pub struct ModelJson {
     pub scheme: Option<String>,
     /// The method that chose codes and scales.
     pub method: Option<String>,
+    /// Type of the keys and values in the cache, `F16` or `F32`; there is one as soon as there is a scheme.
+    pub kv: Option<FloatType>,
     /// The configuration in the spelling of transformers 4, keys ordered.
     pub config: Map<String, Value>,
     /// All logical tensors, by name.
@@ -95,6 +97,7 @@ impl ModelJson {
             family,
             scheme: None,
             method: None,
+            kv: None,
             config,
             tensors,
             files: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dwindle_schemes::{FloatType, Format, Scheme};
+use dwindle_schemes::{FloatType, Format};
 
 use super::CompileOptions;
 use crate::arch::{self, Family, GraphOptions};
@@ -37,10 +37,9 @@ impl<'a> Prepared<'a> {
     /// What is missing, and what to do.
     pub fn open(directory: &'a ModelDir, options: &CompileOptions) -> Result<Self> {
         let path = directory.path();
-        let Some(scheme) = directory.scheme() else {
+        let Some(kv) = directory.model.kv else {
             return Err(Error::NotQuantized { path: path.to_owned() });
         };
-        let kv = Scheme::builtin(scheme)?.kv;
         let preprocessor = directory.json("preprocessor_config.json")?;
         let family = arch::parse(&directory.model.family, &directory.model.config, preprocessor.as_ref())
             .map_err(|source| Error::Family { path: path.to_owned(), source })?;

@@ -313,13 +313,13 @@ fn damaged_model_directories() {
         expect![[r#"DIR is not a model directory: model.json does not say `"format": "dwindle-model"`"#]],
     );
     check_damaged(
-        |model| model["version"] = 2.into(),
-        expect!["DIR/model.json: format version 2, this program reads version 1; convert the model again"],
+        |model| model["version"] = 1.into(),
+        expect!["DIR/model.json: format version 1, this program reads version 2; convert the model again"],
     );
     check_damaged(
         |model| model["surprise"] = 2.into(),
         expect![
-            "DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `config`, `tensors`, `files`, `sources`, `card`"
+            "DIR/model.json: unknown field `surprise`, expected one of `format`, `version`, `family`, `scheme`, `method`, `kv`, `config`, `tensors`, `files`, `sources`, `card`"
         ],
     );
     check_damaged(
@@ -368,10 +368,11 @@ fn the_description() {
     expect![[r#"
         {
           "format": "dwindle-model",
-          "version": 1,
+          "version": 2,
           "family": "gemma",
           "scheme": null,
           "method": null,
+          "kv": null,
           "config": {
             "model_type": "gemma",
             "num_hidden_layers": 1
