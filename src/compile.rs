@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 /// What a bundle is compiled for, and how its models work together.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Target {
     /// Device to compile for: vulkan, metal or cpu [default: the platform's GPU, or cpu where there is none]
     #[arg(long, value_name = "NAME")]

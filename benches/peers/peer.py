@@ -50,27 +50,24 @@ def call(arguments, **options):
 
 
 class Peer:
-    """llama.cpp in one build: `best` lets ggml choose among the package's backends, another name (icelake, haswell …)
-    allows that one alone, and `native` is compiled here from the package's source with -march=native."""
+    """llama.cpp in one build: `best` lets ggml choose among the package's backends, another name (sapphirerapids, icelake,
+    haswell …) allows that one alone."""
 
     def __init__(self, build, cache):
         self.build, self.cache = build, cache
         self.package = cache / "node_modules"
         self.source = cache / "llama.cpp"
-        self.program = cache / ("llama-peer-native" if build == "native" else "llama-peer")
+        self.program = cache / "llama-peer"
         self.environment = dict(os.environ)
         self._install()
-        if build == "native":
-            self._build_native()
-        else:
-            self._choose_backends()
+        self._choose_backends()
 
     def _libraries(self):
         folders = sorted(self.package.glob("@node-llama-cpp/linux-x64/bins/linux-x64")) or sorted(
             folder for folder in self.package.glob("@node-llama-cpp/*/bins/*") if (folder / "llama-addon.node").exists()
         )
         if not folders:
-            raise SystemExit(f"{PACKAGE} has no libraries for this platform; use --peers native")
+            raise SystemExit(f"{PACKAGE} has no libraries for this platform")
         return folders[0]
 
     def _install(self):
@@ -97,27 +94,12 @@ class Peer:
             backend = folder / f"libggml-cpu-{self.build}.so"
             if not backend.exists():
                 names = ", ".join(sorted(b.stem.removeprefix("libggml-cpu-") for b in folder.glob("libggml-cpu-*.so")))
-                raise SystemExit(f"there is no build {self.build}: best, native, {names}")
+                raise SystemExit(f"there is no build {self.build}: best, {names}")
             alone = self.cache / "backends" / self.build
             alone.mkdir(parents=True, exist_ok=True)
             if not (alone / backend.name).exists():
                 (alone / backend.name).symlink_to(backend)
             self.environment["DWINDLE_PEER_BACKENDS"] = str(alone)
-
-    def _build_native(self):
-        build = self.cache / "native"
-        if not (build / "bin" / "libllama.so").exists():
-            print("building llama.cpp for this processor …", file=sys.stderr)
-            tools = self.cache / "tools"
-            if not (tools / "bin" / "cmake").exists():
-                call([sys.executable, "-m", "venv", tools])
-                call([tools / "bin" / "pip", "install", "--quiet", "cmake", "ninja"])
-            path = {**os.environ, "PATH": f"{tools / 'bin'}:{os.environ['PATH']}"}
-            off = ["LLAMA_CURL", "LLAMA_OPENSSL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_UI"]
-            call(["cmake", "-S", self.source, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
-                  *(f"-D{option}=OFF" for option in off)], env=path)
-            call(["ninja", "-C", build, "-j2", "llama"], env=path)
-        self._compile([build / "bin" / f"lib{name}.so" for name in ("llama", "ggml", "ggml-base")])
 
     def run(self, *arguments):
         """What the program measured; `backend` and `buffers` are what its log said."""
@@ -125,7 +107,7 @@ class Peer:
         measured = json.loads(result.stdout)
         lines = [line.strip(". ") for line in result.stderr.splitlines()]
         loaded = [line.rsplit("libggml-cpu-", 1)[1].removesuffix(".so") for line in lines if "loaded CPU backend" in line]
-        measured["backend"] = loaded[0] if loaded else "compiled for this processor"
+        measured["backend"] = loaded[0] if loaded else "unknown"
         weights = [line for line in lines if line.startswith("load_tensors:")]
         measured["buffers"] = [line.split(":", 1)[1].split(" model buffer")[0].strip() for line in weights]
         return measured
