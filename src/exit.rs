@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::hub;
+
 /// Ctrl-C ended the work.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
@@ -42,6 +44,11 @@ fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<dwindle_runtime::Error>() {
             return of_runtime(error);
+        }
+        match cause.downcast_ref::<hub::Error>() {
+            Some(hub::Error::DiskSpace { .. }) => return DOES_NOT_FIT,
+            Some(hub::Error::Hash { .. } | hub::Error::Length { .. }) => return DAMAGED,
+            _ => {}
         }
         if let Some(error) = cause.downcast_ref::<dwindle_compiler::Error>() {
             use dwindle_compiler::Error;

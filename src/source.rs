@@ -9,7 +9,8 @@ use dwindle_compiler::quantize::quantize;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
-use crate::hub;
+use crate::hub::{self, Hub};
+use crate::progress::Bars;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub const DEFAULT_SCHEME: &str = "q4f16_1";
 
 impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
-    pub fn resolve(text: &str, revision: Option<&str>, progress: &dyn Progress) -> Result<Self> {
+    pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
         if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -73,7 +74,8 @@ impl Source {
             bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
         }
         if hub::is_id(text) {
-            let path = hub::fetch(text, revision, progress)?;
+            let hub = Hub::from_env()?;
+            let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
             return Ok(Source::Checkpoint(Named { path, name }));
         }

@@ -215,7 +215,7 @@ fn heavy_crates_stay_where_they_belong() {
         ("naga", "dwindle-compiler"),
         ("clap", "dwindle"),
         ("indicatif", "dwindle"),
-        ("hf-hub", "dwindle"),
+        ("ureq", "dwindle"),
         ("rustyline", "dwindle"),
     ];
     let mut violations = Vec::new();

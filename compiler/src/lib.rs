@@ -14,6 +14,7 @@ pub mod room;
 pub mod size;
 pub mod synth;
 pub mod target;
+mod transcribe;
 pub mod work;
 
 pub use error::{Error, Result};

@@ -1,10 +1,5 @@
-//! Quantization of model directories: streaming, in parallel, with bounded memory.
-//!
-//! Tensors are cut into blocks of rows. A worker reads a block from the mapped input, encodes it, measures the error, and
-//! writes the result at its place in the output; what it holds is a few times a megabyte, whatever the model.
-//! Errors are summed up block by block in the order of the rows, so that neither bytes nor card depend on threads.
+//! Quantization of model directories, and the description of what quantization made of any source.
 
-mod block;
 mod card;
 #[cfg(test)]
 mod tests;
@@ -13,27 +8,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dwindle_quant::{ErrorStats, Method};
-use dwindle_schemes::{Format, Role, Scheme};
-use rayon::prelude::*;
+use dwindle_schemes::{Role, Scheme};
 
-use self::block::{Scratch, Tensor};
 pub use self::card::{Card, TensorCard};
-use crate::checkpoint::safetensors::{Layout, TensorWriter};
-use crate::checkpoint::{MODEL_SAFETENSORS, ModelDir, OutputDirectory, TensorInfo, carried, matrix};
+use crate::checkpoint::{ModelDir, ModelJson, TensorInfo, carried, matrix, stored_layout};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::transcribe::{Given, Mode, Outcome, Transcript, bytes_out, peak_memory};
+use crate::work::{SPARE_DISK, Work};
 
-/// Values of a block, unless a single row has more: 1 MiB as f32.
-const BLOCK_VALUES: usize = 1 << 18;
-
-/// Writes `model` to `out` with its weights stored as `scheme` says, codes and scales chosen by `method`.
-///
-/// A matrix `X` whose format is grouped becomes `X.codes` (`u32 [rows, words]`) and `X.scales` (`[rows, groups]`), other
-/// tensors keep name and shape. A tensor of more than two dimensions counts as `[first, product of the others]`.
+/// Writes `model` to `out` with its weights stored as `scheme` says, codes and scales chosen by `method`: what
+/// [`Quantization::open`] and [`Quantization::run`] do.
 ///
 /// # Errors
-/// The model is quantized already; weights do not fit their format; reading or writing fails. Nothing is left at `out`
-/// then but what was there before.
+/// As these two.
 pub fn quantize(
     model: &ModelDir,
     scheme: &Scheme,
@@ -41,108 +29,126 @@ pub fn quantize(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Card> {
-    if let Some(scheme) = model.scheme() {
-        return Err(Error::AlreadyQuantized { path: model.path().to_owned(), scheme: scheme.to_owned() });
+    Quantization::open(model, scheme, method)?.run(out, progress)
+}
+
+/// A model directory that can be quantized, and what it will become.
+#[derive(Debug)]
+pub struct Quantization<'a> {
+    model: &'a ModelDir,
+    quantization: Option<(Scheme, Method)>,
+    description: ModelJson,
+    work: Work,
+}
+
+impl<'a> Quantization<'a> {
+    /// Plans to store the weights of `model` as `scheme` says.
+    ///
+    /// A matrix `X` whose format is grouped becomes `X.codes` (`u32 [rows, words]`) and `X.scales` (`[rows, groups]`), other
+    /// tensors keep name and shape. A tensor of more than two dimensions counts as `[first, product of the others]`.
+    ///
+    /// # Errors
+    /// The model is quantized already.
+    pub fn open(model: &'a ModelDir, scheme: &Scheme, method: Method) -> Result<Self> {
+        if let Some(scheme) = model.scheme() {
+            return Err(Error::AlreadyQuantized { path: model.path().to_owned(), scheme: scheme.to_owned() });
+        }
+        let mut description = model.model.clone();
+        description.tensors = infos(&model.model.tensors, scheme);
+        let work = Work {
+            step: "quantize",
+            bytes_in: model.tensors().mapping().len() as u64,
+            bytes_to_download: 0,
+            bytes_out: bytes_out(&description.tensors, carried::total_bytes(model.path())),
+            bytes_meanwhile: SPARE_DISK,
+            peak_memory: peak_memory(&description.tensors, &BTreeMap::new(), Mode::Encode(method)),
+        };
+        Ok(Quantization { model, quantization: Some((scheme.clone(), method)), description, work })
     }
-    if let (Ok(input), Ok(output)) = (model.path().canonicalize(), out.canonicalize())
-        && input == output
-    {
-        return Err(Error::OutputIsInput { path: out.to_owned() });
+
+    /// What it takes.
+    pub fn work(&self) -> &Work {
+        &self.work
     }
+
+    /// Writes the quantized model directory.
+    ///
+    /// # Errors
+    /// Weights do not fit their format; `out` is the input, or cannot be written, or there is no room for it. Nothing is left at
+    /// `out` then but what was there before.
+    pub fn run(self, out: &Path, progress: &dyn Progress) -> Result<Card> {
+        let model = self.model;
+        if let (Ok(input), Ok(output)) = (model.path().canonicalize(), out.canonicalize())
+            && input == output
+        {
+            return Err(Error::OutputIsInput { path: out.to_owned() });
+        }
+        let tensor = |name: &String| model.tensor(name).expect("an open model directory has the tensors that it names");
+        let given: Vec<_> =
+            model.model.tensors.keys().map(|name| Given { name: name.clone(), view: tensor(name) }).collect();
+        let mode = Mode::Encode(self.quantization.as_ref().map_or(Method::Rtn, |(_, method)| *method));
+        let mut transcript = Transcript::begin(self.description, mode, &self.work, out)?;
+        progress.begin(self.work.step, self.work.bytes_in);
+        let transcribed = transcript.file(model.tensors(), &given, false, progress);
+        progress.end();
+        transcribed?;
+        let sources = model.model.sources.clone();
+        let carry = |to: &Path| carried::copy(model.path(), to);
+        let written = transcript.finish(sources, carry, describe(&self.quantization))?;
+        Ok(written.card.expect("what is quantized has a card"))
+    }
+}
+
+/// How `scheme` stores these tensors.
+pub(crate) fn infos(tensors: &BTreeMap<String, TensorInfo>, scheme: &Scheme) -> BTreeMap<String, TensorInfo> {
     let with_format = |(name, info): (&String, &TensorInfo)| {
         (name.clone(), TensorInfo { format: scheme.format(info.role), ..info.clone() })
     };
-    let infos: BTreeMap<_, _> = model.model.tensors.iter().map(with_format).collect();
-    let tensors: Result<Vec<_>> = infos.iter().map(|(name, info)| Tensor::new(model, name, info)).collect();
-    let tensors = tensors?;
-
-    let stored = infos.iter().flat_map(|(name, info)| info.stored(name));
-    let layout = Layout::new(&stored.map(|(name, element, shape)| (name, (element, shape))).collect());
-    let output = OutputDirectory::create(out, layout.file_bytes() + carried::total_bytes(model.path()))?;
-    let bytes_in: u64 = tensors.iter().map(|tensor| tensor.view.bytes.len() as u64).sum();
-    let bytes_out = layout.tensor_bytes();
-
-    let writer = TensorWriter::create(&output.path().join(MODEL_SAFETENSORS), layout)?;
-    model.tensors().mapping().will_read();
-    progress.begin("quantize", bytes_in);
-    let stats = encode(model, &tensors, method, &writer, progress);
-    progress.end();
-    let stats = stats?;
-    writer.finish()?;
-
-    let card = card(scheme, method, &tensors, &stats, [bytes_in, bytes_out]);
-    let mut description = model.model.clone();
-    description.scheme = Some(scheme.name.clone());
-    description.method = Some(method.to_string());
-    description.kv = Some(scheme.kv);
-    description.card = Some(card.clone());
-    description.files = carried::copy(model.path(), output.path())?;
-    drop(tensors);
-    description.tensors = infos;
-    description.write(output.path())?;
-    output.commit()?;
-    Ok(card)
+    tensors.iter().map(with_format).collect()
 }
 
-/// Encodes and writes all tensors; the errors of each.
-fn encode(
-    model: &ModelDir,
-    tensors: &[Tensor<'_>],
-    method: Method,
-    writer: &TensorWriter,
-    progress: &dyn Progress,
-) -> Result<Vec<ErrorStats>> {
-    let blocks: Vec<_> = tensors
-        .iter()
-        .enumerate()
-        .flat_map(|(index, tensor)| tensor.blocks(BLOCK_VALUES).map(move |rows| (index, rows)))
-        .collect();
-    let parts: Result<Vec<_>> = blocks
-        .par_iter()
-        .map_init(Scratch::default, |scratch, (index, rows)| {
-            let tensor = &tensors[*index];
-            let stats = tensor.encode(rows.clone(), method, writer, scratch)?;
-            let bytes = tensor.bytes(rows.clone());
-            model.tensors().release(bytes);
-            progress.advance(bytes.len() as u64);
-            Ok(stats)
-        })
-        .collect();
-    let mut stats = vec![ErrorStats::default(); tensors.len()];
-    for ((index, _), part) in blocks.iter().zip(parts?) {
-        stats[*index].merge(&part);
+/// What [`Transcript::finish`] adds to the description of a model that was quantized so; nothing if it was not.
+pub(crate) fn describe(
+    quantization: &Option<(Scheme, Method)>,
+) -> impl FnOnce(&mut ModelJson, &BTreeMap<String, Outcome>) {
+    |model, outcomes| {
+        let Some((scheme, method)) = quantization else { return };
+        model.scheme = Some(scheme.name.clone());
+        model.method = Some(method.to_string());
+        model.kv = Some(scheme.kv);
+        model.card = Some(card(scheme, *method, &model.tensors, outcomes));
     }
-    Ok(stats)
 }
 
 fn card(
     scheme: &Scheme,
     method: Method,
-    tensors: &[Tensor<'_>],
-    stats: &[ErrorStats],
-    [bytes_in, bytes_out]: [u64; 2],
+    tensors: &BTreeMap<String, TensorInfo>,
+    outcomes: &BTreeMap<String, Outcome>,
 ) -> Card {
-    let weights: u64 = tensors.iter().map(|tensor| tensor.view.len() as u64).sum();
-    let matrices = || tensors.iter().zip(stats).filter(|(tensor, _)| tensor.info.role != Role::Vector);
+    let weights: u64 = tensors.values().map(|info| info.shape.iter().product::<usize>() as u64).sum();
+    let bytes_out = stored_layout(tensors).tensor_bytes();
+    let matrices = || tensors.iter().filter(|(_, info)| info.role != Role::Vector);
     let mut total = ErrorStats::default();
-    matrices().for_each(|(_, stats)| total.merge(stats));
-    let entry = |(tensor, stats): (&Tensor<'_>, &ErrorStats)| {
-        let (rows, columns) = matrix(&tensor.info.shape);
+    matrices().for_each(|(name, _)| total.merge(&outcomes[name].stats));
+    let entry = |(name, info): (&String, &TensorInfo)| {
+        let (rows, columns) = matrix(&info.shape);
+        let stats = outcomes[name].stats;
         let card = TensorCard {
-            role: tensor.info.role,
-            format: tensor.info.format,
+            role: info.role,
+            format: info.format,
             shape: [rows, columns],
-            bits_per_weight: tensor.info.format.bits_per_weight(columns.max(1)),
+            bits_per_weight: info.format.bits_per_weight(columns.max(1)),
             snr_db: finite(stats.snr_db()),
             max_error: f64::from(stats.max_abs),
         };
-        (tensor.name.to_owned(), card)
+        (name.clone(), card)
     };
     Card {
         scheme: scheme.name.clone(),
         method: method.to_string(),
         weights,
-        bytes_in,
+        bytes_in: outcomes.values().map(|outcome| outcome.bytes).sum(),
         bytes_out,
         bits_per_weight: bytes_out as f64 * 8.0 / weights.max(1) as f64,
         snr_db: finite(total.snr_db()),
@@ -152,13 +158,4 @@ fn card(
 
 fn finite(decibel: f64) -> Option<f64> {
     decibel.is_finite().then_some(decibel)
-}
-
-/// Rows of a tensor that is stored in `format`, and the values of each: those of a matrix where groups run along rows, else
-/// single values.
-fn rows(shape: &[usize], format: Format) -> (usize, usize) {
-    match format {
-        Format::Plain(_) => (shape.iter().product(), 1),
-        Format::Grouped(_) => matrix(shape),
-    }
 }

@@ -183,7 +183,7 @@ mod tests {
         assert_ne!(Random::new(1, "a").next(), Random::new(1, "b").next());
         assert_ne!(Random::new(1, "a").next(), Random::new(2, "a").next());
         let (mut stepped, mut skipped) = (Random::new(3, "a"), Random::new(3, "a"));
-        (0..17).for_each(|_| drop(stepped.next()));
+        (0..17).for_each(|_| _ = stepped.next());
         skipped.skip(17);
         assert_eq!(stepped.next(), skipped.next());
     }

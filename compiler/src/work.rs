@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::room;
 use crate::size::Size;
 
+/// Disk that an output takes besides its weights and carried files: its description, directories, the file system's own.
+pub(crate) const SPARE_DISK: u64 = 2 << 20;
+
 /// The needs of one step. All figures are bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Work {

@@ -1,32 +1,22 @@
-//! Conversion: a published checkpoint becomes a model directory. Names change, bytes do not.
+//! Conversion: a published checkpoint becomes a model directory, quantized on the way if that is wanted.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use dwindle_schemes::{Format, Role};
-use rayon::prelude::*;
+use dwindle_quant::Method;
+use dwindle_schemes::{Format, Scheme};
 
-use super::directory::OutputDirectory;
-use super::model_dir::{CarriedFile, MODEL_SAFETENSORS, ModelDir, ModelJson, SourceFile, TensorInfo};
-use super::problems::TensorProblems;
-use super::safetensors::{Layout, SafeTensors, TensorView, TensorWriter};
-use super::{Source, carried, import, names};
-use crate::arch;
+use super::import::{self, Packed};
+use super::model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
+use super::selection::{Needs, Selection};
+use super::source::Outline;
+use super::{Source, carried, json};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::quantize;
 use crate::size::Size;
-
-/// Bytes that are copied or hashed at a time.
-const BLOCK: usize = 4 << 20;
-
-/// What a family says about the tensors of its checkpoints, in transformers 4's names.
-pub(super) struct Needs<'a> {
-    /// Shape and role of every tensor that must be there.
-    pub tensors: BTreeMap<String, (Vec<usize>, Role)>,
-    /// Whether a tensor that may be there is of no use.
-    pub ignored: &'a dyn Fn(&str) -> bool,
-}
+use crate::transcribe::{Mode, Transcript, bytes_out, peak_memory};
+use crate::work::{SPARE_DISK, Work};
 
 /// What a conversion has to say besides its result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,56 +41,153 @@ impl fmt::Display for ConvertReport {
     }
 }
 
-/// Converts the checkpoint in the directory `source` to a model directory at `out`, which may be missing, empty, or a
-/// model directory to replace. What is packed already (see [`import`]) stays so, and needs no quantization.
-///
-/// Tensors keep their bytes and get the names of transformers 4; those of no use to the family are left out. What
-/// belongs to tokenizer and images is copied.
+/// Converts the checkpoint at `source` to a model directory at `out`, which may be missing, empty, or a model directory to
+/// replace: [`Conversion::open`] and [`Conversion::run`] at once, without quantization.
 ///
 /// # Errors
-/// `source` is no complete checkpoint of a supported family, or `out` cannot be written; nothing is left at `out` then
-/// but what was there before.
+/// As these two.
 pub fn convert(source: &Path, out: &Path, progress: &dyn Progress) -> Result<(ModelDir, ConvertReport)> {
-    if let Some(packed) = import::open(source)? {
-        return import::import(packed.as_ref(), out, progress);
-    }
-    let source = Source::open(source)?;
-    let preprocessor = source.preprocessor()?;
-    let family = arch::parse(source.model_type(), source.config(), preprocessor.as_ref())
-        .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;
-    let tensors = family.tensors().into_iter().map(|spec| (spec.name, (spec.shape, spec.role))).collect();
-    convert_as(&source, &Needs { tensors, ignored: &|name| family.ignored(name) }, out, progress)
+    Conversion::open(source, None)?.run(out, progress)
 }
 
-/// Writes `source` to `out` as a model directory whose tensors are those that `needs` tells.
-pub(super) fn convert_as(
-    source: &Source,
-    needs: &Needs<'_>,
-    out: &Path,
-    progress: &dyn Progress,
-) -> Result<(ModelDir, ConvertReport)> {
-    let mut report = ConvertReport::default();
-    let views = select(source, needs, &mut report)?;
-    let layout: BTreeMap<_, _> =
-        views.iter().map(|(name, (_, view))| (name.clone(), (view.dtype, view.shape.to_vec()))).collect();
-    let layout = Layout::new(&layout);
-    report.tensors = views.len();
-    report.bytes = views.values().map(|(_, view)| view.bytes.len() as u64).sum();
+/// A checkpoint that was understood and found complete, and what will become of it.
+pub struct Conversion {
+    input: Input,
+    needs: Needs,
+    quantization: Option<(Scheme, Method)>,
+    model: ModelJson,
+    work: Work,
+    report: ConvertReport,
+}
 
-    let output = OutputDirectory::create(out, layout.file_bytes() + carried::total_bytes(source.path()))?;
-    let hashed: u64 = source.shards().iter().map(|shard| shard.mapping().len() as u64).sum();
-    progress.begin("convert", report.bytes + hashed);
-    let written = write(source, &views, layout, output.path(), progress);
-    progress.end();
-    let sources = written?;
+enum Input {
+    Checkpoint(Source),
+    Packed(Box<dyn Packed>),
+}
 
-    let mut model = ModelJson::new(source.model_type().to_owned(), source.config().clone(), infos(&views, needs)?);
-    model.files = carried::copy(source.path(), output.path())?;
-    model.sources = sources;
-    model.write(output.path())?;
-    report.warnings.extend(without_tokenizer(source.path(), &model.files));
-    output.commit()?;
-    Ok((ModelDir::open(out)?, report))
+impl Conversion {
+    /// Opens the checkpoint at `source`, and looks at all but the weights themselves.
+    ///
+    /// Tensors get the names of transformers 4; those of no use to the family are left out. They keep their bytes, or are stored
+    /// as `quantization` says: what comes out is the same, byte for byte, as of a conversion and a
+    /// [`quantize`](crate::quantize::quantize) of its result. What is packed already (see [`import`]) stays so.
+    ///
+    /// # Errors
+    /// `source` is no complete checkpoint of a supported family.
+    pub fn open(source: &Path, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+        if let Some(packed) = import::open(source)? {
+            return Self::of_packed(packed, quantization);
+        }
+        let source = Source::open(source)?;
+        let needs = source.outline().needs()?;
+        Self::of_checkpoint(source, needs, quantization)
+    }
+
+    /// Of a source that hands out rows.
+    pub(crate) fn of_packed(source: Box<dyn Packed>, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+        let preprocessor = source.preprocessor()?;
+        let needs = Needs::of(source.model_type(), source.config(), preprocessor.as_ref())
+            .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;
+        let (mut model, ignored) = import::describe(source.as_ref(), &needs)?;
+        let quantization = quantization.filter(|_| model.scheme.is_none());
+        if let Some((scheme, _)) = &quantization {
+            model.tensors = quantize::infos(&model.tensors, scheme);
+        }
+        let offered = source.offers().iter().map(|(name, offer)| (name.as_str(), offer.format)).collect();
+        let length = |path: std::path::PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let work = Work {
+            step: "convert",
+            bytes_in: source.files().into_iter().map(length).sum(),
+            bytes_to_download: 0,
+            bytes_out: bytes_out(&model.tensors, source.carried_bytes()),
+            bytes_meanwhile: SPARE_DISK,
+            peak_memory: peak_memory(&model.tensors, &offered, mode(&quantization)),
+        };
+        Ok(Self::new(Input::Packed(source), needs, quantization, model, work, ignored))
+    }
+
+    /// Of a checkpoint, taking those of its tensors that `needs` tells.
+    pub(super) fn of_checkpoint(source: Source, needs: Needs, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+        let outline = source.outline();
+        let mut selection = Selection::new(&needs, outline);
+        let given: Vec<_> = source.shards().iter().flat_map(|shard| selection.file(shard)).collect();
+        let ignored = selection.finish(outline)?;
+        let info = |given: &crate::transcribe::Given<'_>| {
+            let (shape, role) = &needs.tensors[&given.name];
+            let format = Format::Plain(given.view.float()?);
+            Ok((given.name.clone(), TensorInfo { role: *role, shape: shape.clone(), format }))
+        };
+        let mut tensors = given.iter().map(info).collect::<Result<_>>()?;
+        drop(given);
+        if let Some((scheme, _)) = &quantization {
+            tensors = quantize::infos(&tensors, scheme);
+        }
+        let model = ModelJson::new(outline.model_type().to_owned(), outline.config().clone(), tensors);
+        let bytes_in = source.shards().iter().map(|shard| shard.mapping().len() as u64).sum();
+        let work = outline.work(&model, bytes_in, &quantization);
+        Ok(Self::new(Input::Checkpoint(source), needs, quantization, model, work, ignored))
+    }
+
+    fn new(
+        input: Input,
+        needs: Needs,
+        quantization: Option<(Scheme, Method)>,
+        model: ModelJson,
+        work: Work,
+        ignored: Vec<String>,
+    ) -> Self {
+        let bytes = super::stored_layout(&model.tensors).tensor_bytes();
+        let report = ConvertReport { warnings: Vec::new(), tensors: model.tensors.len(), bytes, ignored };
+        Conversion { input, needs, quantization, model, work, report }
+    }
+
+    /// What it takes.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// The scheme that the source is packed in; one that was asked for is of no effect then.
+    pub fn packed_as(&self) -> Option<&str> {
+        self.model.scheme.as_deref()
+    }
+
+    /// Writes the model directory.
+    ///
+    /// # Errors
+    /// `out` cannot be written, there is no room for it, or weights do not fit their format. Nothing is left at `out` then but
+    /// what was there before.
+    pub fn run(mut self, out: &Path, progress: &dyn Progress) -> Result<(ModelDir, ConvertReport)> {
+        let mut transcript = Transcript::begin(self.model, mode(&self.quantization), &self.work, out)?;
+        progress.begin(self.work.step, self.work.bytes_in);
+        let transcribed = match &self.input {
+            Input::Packed(source) => transcript.packed(source.as_ref(), progress),
+            Input::Checkpoint(source) => {
+                let mut selection = Selection::new(&self.needs, source.outline());
+                let file = |shard| transcript.file(shard, &selection.file(shard), true, progress).transpose();
+                source.shards().iter().filter_map(file).collect()
+            }
+        };
+        progress.end();
+        let mut sources: Vec<SourceFile> = transcribed?;
+        let carry: Box<dyn FnOnce(&Path) -> Result<Vec<CarriedFile>> + '_> = match &self.input {
+            Input::Packed(source) => Box::new(|to| source.carry(to)),
+            Input::Checkpoint(source) => {
+                sources.insert(0, source.outline().config_file()?);
+                Box::new(|to| carried::copy(source.path(), to))
+            }
+        };
+        let model = transcript.finish(sources, carry, quantize::describe(&self.quantization))?;
+        self.report.warnings = match &self.input {
+            Input::Packed(source) => source.warnings(&model.files),
+            Input::Checkpoint(source) => without_tokenizer(source.path(), &model.files).into_iter().collect(),
+        };
+        Ok((ModelDir::open(out)?, self.report))
+    }
+}
+
+/// What becomes of the tensors.
+pub(super) fn mode(quantization: &Option<(Scheme, Method)>) -> Mode {
+    quantization.as_ref().map_or(Mode::Keep, |(_, method)| Mode::Encode(*method))
 }
 
 /// The warning that a model without a tokenizer deserves.
@@ -109,104 +196,39 @@ pub(super) fn without_tokenizer(source: &Path, files: &[CarriedFile]) -> Option<
     missing.then(|| format!("{} has no tokenizer.json; the model can be compiled, but not chat", source.display()))
 }
 
-/// Tensors by their canonical name, with the number of their shard.
-type Views<'a> = BTreeMap<String, (usize, TensorView<'a>)>;
+impl Outline {
+    /// What the family needs.
+    pub(super) fn needs(&self) -> Result<Needs> {
+        let preprocessor = self.preprocessor()?;
+        Needs::of(self.model_type(), self.config(), preprocessor.as_ref())
+            .map_err(|error| Error::Family { path: self.path().to_owned(), source: error })
+    }
 
-/// Finds every tensor that is needed, or everything that is wrong.
-fn select<'a>(source: &'a Source, needs: &Needs<'_>, report: &mut ConvertReport) -> Result<Views<'a>> {
-    let mut problems = TensorProblems::default();
-    let mut views = Views::new();
-    for (shard, view) in source.tensors() {
-        let name = names::canonical(view.name, source.is_multimodal()).into_owned();
-        match needs.tensors.get(&name) {
-            None if (needs.ignored)(&name) => report.ignored.push(name),
-            None => problems.extra.push((name, view.shape.to_vec())),
-            Some((shape, _)) => {
-                if view.shape != shape.as_slice() {
-                    problems.misshapen.push((name.clone(), shape.clone(), view.shape.to_vec()));
-                }
-                if view.dtype.float().is_none() {
-                    problems.unsupported.push((name.clone(), view.dtype_name.to_owned()));
-                }
-                if views.insert(name.clone(), (shard, view)).is_some() {
-                    problems.duplicate.push(name);
-                }
-            }
+    /// What it takes to make `model` of `bytes_in` of weights.
+    pub(super) fn work(&self, model: &ModelJson, bytes_in: u64, quantization: &Option<(Scheme, Method)>) -> Work {
+        Work {
+            step: "convert",
+            bytes_in,
+            bytes_to_download: 0,
+            bytes_out: bytes_out(&model.tensors, carried::total_bytes(self.path())),
+            bytes_meanwhile: SPARE_DISK,
+            peak_memory: peak_memory(&model.tensors, &Default::default(), mode(quantization)),
         }
     }
-    let missing = needs.tensors.iter().filter(|(name, _)| !views.contains_key(*name));
-    problems.missing.extend(missing.map(|(name, (shape, _))| (name.clone(), shape.clone())));
-    problems.sort();
-    report.ignored.sort();
-    if problems.is_empty() {
-        return Ok(views);
+
+    /// The configuration's file as one of the sources.
+    pub(super) fn config_file(&self) -> Result<SourceFile> {
+        let path = self.path().join("config.json");
+        let bytes = json::read_bytes(&path, json::MAX_BYTES)?;
+        let blake3 = blake3::hash(&bytes).to_hex().to_string();
+        Ok(SourceFile { name: "config.json".to_owned(), bytes: bytes.len() as u64, blake3 })
     }
-    Err(Error::Tensors {
-        path: source.path().to_owned(),
-        family: source.model_type().to_owned(),
-        problems: Box::new(problems),
-    })
 }
 
-fn infos(views: &Views<'_>, needs: &Needs<'_>) -> Result<BTreeMap<String, TensorInfo>> {
-    let info = |(name, (shape, role)): (&String, &(Vec<usize>, Role))| {
-        let format = Format::Plain(views[name].1.float()?);
-        Ok((name.clone(), TensorInfo { role: *role, shape: shape.clone(), format }))
-    };
-    needs.tensors.iter().map(info).collect()
-}
-
-/// Copies the tensors and hashes the files of the source, both in parallel.
-fn write(
-    source: &Source,
-    views: &Views<'_>,
-    layout: Layout,
-    out: &Path,
-    progress: &dyn Progress,
-) -> Result<Vec<SourceFile>> {
-    let writer = TensorWriter::create(&out.join(MODEL_SAFETENSORS), layout)?;
-    let shards = source.shards();
-    shards.iter().for_each(|shard| shard.mapping().will_read());
-    let mut blocks = Vec::new();
-    for (name, (shard, view)) in views {
-        for (index, bytes) in view.bytes.chunks(BLOCK).enumerate() {
-            blocks.push((*shard, bytes.as_ptr().addr(), name, (index * BLOCK) as u64, bytes));
-        }
+impl fmt::Debug for Conversion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversion").field("work", &self.work).field("report", &self.report).finish_non_exhaustive()
     }
-    // In the order of the files, as the hashes read them, so that each page comes from the disk once.
-    blocks.sort_by_key(|&(shard, address, ..)| (shard, address));
-    let copy = || {
-        blocks.par_iter().try_for_each(|&(shard, _, name, offset, bytes)| {
-            writer.write(name, offset, bytes)?;
-            shards[shard].release(bytes);
-            progress.advance(bytes.len() as u64);
-            Ok::<_, Error>(())
-        })
-    };
-    let (hashes, copied) = rayon::join(|| shards.par_iter().map(|shard| hash(shard, progress)).collect(), copy);
-    copied?;
-    writer.finish()?;
-
-    let mut files: Vec<SourceFile> = hashes;
-    let config = source.path().join("config.json");
-    let bytes = std::fs::read(&config).map_err(Error::io("read", &config))?;
-    files.insert(0, SourceFile { name: "config.json".to_owned(), bytes: bytes.len() as u64, blake3: hex(&bytes) });
-    Ok(files)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex().to_string()
-}
-
-fn hash(shard: &SafeTensors, progress: &dyn Progress) -> SourceFile {
-    let mut hasher = blake3::Hasher::new();
-    for block in shard.mapping().chunks(BLOCK) {
-        hasher.update(block);
-        shard.release(block);
-        progress.advance(block.len() as u64);
-    }
-    let name = shard.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    SourceFile { name, bytes: shard.mapping().len() as u64, blake3: hasher.finalize().to_hex().to_string() }
 }
 
 #[cfg(test)]

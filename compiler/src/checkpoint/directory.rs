@@ -7,10 +7,7 @@ use super::carried;
 use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS, ModelJson};
 use super::workplace::Workplace;
 use crate::error::{Error, Result};
-use crate::room;
-
-/// Bytes left free for what is small: descriptions, directories, the file system's own.
-pub(crate) const SPARE: u64 = 1 << 20;
+use crate::work::Work;
 
 /// A model directory that is being written in the [`Workplace`] beside its final place.
 ///
@@ -22,23 +19,53 @@ pub(crate) struct OutputDirectory {
 }
 
 impl OutputDirectory {
-    /// Begins an output of about `bytes` at `target`, which may be missing, empty, or a model directory to replace. What a killed
-    /// process left of its own attempt is removed.
+    /// Begins an output at `target`, which may be missing, empty, or a model directory to replace. What a killed process left of
+    /// its own attempt is removed.
     ///
     /// # Errors
-    /// Something else is there, another process is writing it, or there is not enough room.
-    pub fn create(target: &Path, bytes: u64) -> Result<Self> {
+    /// Something else is there, another process is writing it, or there is not enough room for `work`.
+    pub fn create(target: &Path, work: &Work) -> Result<Self> {
         check_replaceable(target)?;
         let workplace = Workplace::claim(target)?;
         workplace.clear("a model directory")?;
-        let needed = bytes.saturating_add(SPARE);
-        // Where the file system does not tell, writing will.
-        if let Some(available) = room::disk(target).filter(|available| *available < needed) {
-            return Err(Error::DiskSpace { path: target.to_owned(), needed, available });
+        work.check(target)?;
+        Self::in_workplace(workplace)
+    }
+
+    /// As [`create`](Self::create), but takes over what a killed process left for the same `purpose`, one line that says of what
+    /// the output is made, and how.
+    pub fn resume(target: &Path, work: &Work, purpose: &str) -> Result<Self> {
+        check_replaceable(target)?;
+        let workplace = Workplace::claim(target)?;
+        if !workplace.is_for(purpose)? {
+            workplace.clear(purpose)?;
         }
+        let there = allocated(&workplace.new_path());
+        Work { bytes_out: work.bytes_out.saturating_sub(there), ..work.clone() }.check(target)?;
+        Self::in_workplace(workplace)
+    }
+
+    fn in_workplace(workplace: Workplace) -> Result<Self> {
         let path = workplace.new_path();
-        fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        Ok(OutputDirectory { workplace, path })
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("create", &path)(error)),
+            _ => Ok(OutputDirectory { workplace, path }),
+        }
+    }
+
+    /// The file that tells what is done.
+    pub fn journal(&self) -> PathBuf {
+        self.workplace.journal()
+    }
+
+    /// Whether what was written stays when this value is dropped, for [`resume`](Self::resume).
+    pub fn keep(&mut self, kept: bool) {
+        self.workplace.keep(kept);
+    }
+
+    /// Where files may be kept that the output is made of.
+    pub fn source_path(&self) -> PathBuf {
+        self.workplace.source_path()
     }
 
     /// Where to write.
@@ -50,6 +77,16 @@ impl OutputDirectory {
     pub fn commit(self) -> Result<()> {
         self.workplace.commit()
     }
+}
+
+/// Disk that the files of a directory take, which may have holes.
+fn allocated(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let metadata = entries.flatten().filter_map(|entry| entry.metadata().ok());
+    #[cfg(unix)]
+    return metadata.map(|metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512).sum();
+    #[cfg(not(unix))]
+    metadata.map(|metadata| metadata.len()).sum()
 }
 
 fn check_replaceable(target: &Path) -> Result<()> {
@@ -87,13 +124,17 @@ mod tests {
 
     use super::*;
 
+    fn work(bytes_out: u64) -> Work {
+        Work { step: "convert", bytes_in: 0, bytes_to_download: 0, bytes_out, bytes_meanwhile: 0, peak_memory: 0 }
+    }
+
     #[track_caller]
-    fn check(prepare: impl FnOnce(&Path), bytes: u64, expected: Expect) {
+    fn check(prepare: impl FnOnce(&Path), expected: Expect) {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("out");
         prepare(&target);
         let before = fs::read_dir(root.path()).unwrap().count();
-        let text = match OutputDirectory::create(&target, bytes) {
+        let text = match OutputDirectory::create(&target, &work(0)) {
             Ok(output) => {
                 fs::write(output.path().join("new"), "new").unwrap();
                 output.commit().unwrap();
@@ -117,12 +158,11 @@ mod tests {
 
     #[test]
     fn what_may_be_replaced() {
-        check(|_| {}, 0, expect!["written"]);
-        check(|path| fs::create_dir(path).unwrap(), 0, expect!["written"]);
-        check(model, 0, expect!["written"]);
+        check(|_| {}, expect!["written"]);
+        check(|path| fs::create_dir(path).unwrap(), expect!["written"]);
+        check(model, expect!["written"]);
         check(
             |path| fs::write(path, "text").unwrap(),
-            0,
             expect!["DIR/out exists and is not a directory; name another output directory, or remove it first"],
         );
         check(
@@ -130,7 +170,6 @@ mod tests {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
-            0,
             expect![
                 "DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"
             ],
@@ -140,7 +179,6 @@ mod tests {
                 model(path);
                 fs::write(path.join("thesis.txt"), "text").unwrap();
             },
-            0,
             expect![
                 "DIR/out exists and holds other files too: thesis.txt; name another output directory, or remove it first"
             ],
@@ -150,7 +188,6 @@ mod tests {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join(MODEL_JSON), "{}").unwrap();
             },
-            0,
             expect![
                 "DIR/out exists and is not a model directory of this version; name another output directory, or remove it first"
             ],
@@ -161,8 +198,8 @@ mod tests {
     #[test]
     fn too_large() {
         let root = tempfile::tempdir().unwrap();
-        let error = OutputDirectory::create(&root.path().join("out"), 1 << 62).unwrap_err();
-        assert!(matches!(error, Error::DiskSpace { needed, .. } if needed == (1 << 62) + SPARE), "{error}");
+        let error = OutputDirectory::create(&root.path().join("out"), &work(1 << 62)).unwrap_err();
+        assert!(matches!(error, Error::DiskSpace { needed, .. } if needed == 1 << 62), "{error}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
@@ -171,7 +208,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("out");
         model(&target);
-        let output = OutputDirectory::create(&target, 0).unwrap();
+        let output = OutputDirectory::create(&target, &work(0)).unwrap();
         fs::write(output.path().join("new"), "new").unwrap();
         drop(output);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);

@@ -7,8 +7,9 @@ use dwindle_schemes::Role;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::convert::{Needs, convert_as};
+use super::convert::Conversion;
 use super::safetensors::{Element, Layout, TensorWriter};
+use super::selection::Needs;
 use super::{ConvertReport, ModelDir, Source, names};
 use crate::error::Result;
 use crate::progress::Silent;
@@ -55,11 +56,12 @@ pub(crate) fn convert_all(source: &Path, out: &Path) -> Result<(ModelDir, Conver
     let source = Source::open(source)?;
     let mut tensors = BTreeMap::new();
     for (_, view) in source.tensors() {
-        let name = names::canonical(view.name, source.is_multimodal()).into_owned();
+        let name = names::canonical(view.name, source.outline().is_multimodal()).into_owned();
         let role = role(&name, view.shape);
         tensors.insert(name, (view.shape.to_vec(), role));
     }
-    convert_as(&source, &Needs { tensors, ignored: &|_| false }, out, &Silent)
+    let needs = Needs { tensors, ignored: Box::new(|_| false) };
+    Conversion::of_checkpoint(source, needs, None)?.run(out, &Silent)
 }
 
 fn role(name: &str, shape: &[usize]) -> Role {

@@ -2,6 +2,7 @@
 //!
 //! Names and configuration keys are translated to one spelling here and nowhere else.
 
+mod arriving;
 pub(crate) mod carried;
 pub mod config;
 mod convert;
@@ -16,14 +17,16 @@ mod model_dir;
 pub mod names;
 mod problems;
 pub mod safetensors;
+mod selection;
 mod source;
 mod workplace;
 
-pub use convert::{ConvertReport, convert};
+pub use arriving::{Announced, Announcement, Arriving, Keep};
+pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
-pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix};
+pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};
 pub use problems::TensorProblems;
-pub use source::Source;
+pub use source::{Outline, Source};
 pub use workplace::Workplace;

@@ -7,7 +7,7 @@ use dwindle_schemes::{FloatType, Format, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::safetensors::{Element, SafeTensors, TensorView};
+use super::safetensors::{Element, Layout, SafeTensors, TensorView};
 use crate::error::{Error, Result};
 use crate::quantize::Card;
 
@@ -162,6 +162,12 @@ impl TensorInfo {
         let elements = self.shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n.max(1)));
         elements.and_then(|n| n.checked_mul(64)).is_some()
     }
+}
+
+/// Where the stored tensors of these go in their file.
+pub(crate) fn stored_layout(tensors: &BTreeMap<String, TensorInfo>) -> Layout {
+    let stored = tensors.iter().flat_map(|(name, info)| info.stored(name));
+    Layout::new(&stored.map(|(name, element, shape)| (name, (element, shape))).collect())
 }
 
 /// Rows and columns of a tensor seen as a matrix: the first dimension, and the product of the others.

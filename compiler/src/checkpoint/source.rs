@@ -11,22 +11,21 @@ use super::{config, json};
 use crate::error::{Error, Result};
 
 /// Name of the list of a sharded checkpoint's tensors.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// An open checkpoint. Tensors have the names of their files; [`names::canonical`](super::names::canonical) translates.
-#[derive(Debug)]
-pub struct Source {
+/// A checkpoint's directory and its configuration: everything but the weights, which may still be on their way.
+#[derive(Clone, Debug)]
+pub struct Outline {
     path: PathBuf,
     config: Map<String, Value>,
     model_type: String,
-    shards: Vec<SafeTensors>,
 }
 
-impl Source {
-    /// Opens the directory, checks headers and index, and normalises the configuration.
+impl Outline {
+    /// Opens the directory and normalises the configuration.
     ///
     /// # Errors
-    /// It is no checkpoint, an incomplete or a damaged one.
+    /// It is no checkpoint, or has a damaged configuration.
     pub fn open(path: &Path) -> Result<Self> {
         let not_checkpoint = |reason: &str| Error::NotCheckpoint { path: path.to_owned(), reason: reason.to_owned() };
         if !path.is_dir() {
@@ -48,8 +47,7 @@ impl Source {
             Some(Value::String(model_type)) => model_type.clone(),
             _ => return Err(Error::json(&config_path, "has no `model_type`, which names the family of the model")),
         };
-        let shards = open_shards(path)?;
-        Ok(Source { path: path.to_owned(), config, model_type, shards })
+        Ok(Outline { path: path.to_owned(), config, model_type })
     }
 
     /// Where the directory is.
@@ -76,6 +74,33 @@ impl Source {
     pub fn preprocessor(&self) -> Result<Option<Value>> {
         let path = self.path.join("preprocessor_config.json");
         if path.is_file() { json::read(&path, json::MAX_BYTES).map(Some) } else { Ok(None) }
+    }
+}
+
+/// An open checkpoint. Tensors have the names of their files; [`names::canonical`](super::names::canonical) translates.
+#[derive(Debug)]
+pub struct Source {
+    outline: Outline,
+    shards: Vec<SafeTensors>,
+}
+
+impl Source {
+    /// Opens the directory, checks headers and index, and normalises the configuration.
+    ///
+    /// # Errors
+    /// It is no checkpoint, an incomplete or a damaged one.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Source { outline: Outline::open(path)?, shards: open_shards(path)? })
+    }
+
+    /// Everything but the weights.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Where the directory is.
+    pub fn path(&self) -> &Path {
+        &self.outline.path
     }
 
     /// The files of tensors, ordered by name.
@@ -105,19 +130,29 @@ fn open_shards(directory: &Path) -> Result<Vec<SafeTensors>> {
     }
     let shards: Result<Vec<_>> = tensors.keys().map(|file| SafeTensors::open(&directory.join(file))).collect();
     let shards = shards?;
+    let listed = tensors.iter().map(|(file, listed)| (file.as_str(), listed.as_slice()));
+    check_index(&index, listed.zip(&shards).map(|((file, listed), shard)| (file, listed, shard)))?;
+    Ok(shards)
+}
+
+/// Compares the names that the index at `path` lists for some files with those in the files.
+pub(super) fn check_index<'a>(
+    path: &Path,
+    files: impl IntoIterator<Item = (&'a str, &'a [String], &'a SafeTensors)>,
+) -> Result<()> {
     let mut problems = Vec::new();
-    for ((file, listed), shard) in tensors.iter().zip(&shards) {
+    for (file, listed, shard) in files {
         let found: BTreeSet<&str> = shard.names().collect();
         let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
         problems.extend(listed.difference(&found).map(|name| format!("{file} lacks `{name}`")));
         problems
             .extend(found.difference(&listed).map(|name| format!("{file} holds `{name}`, which is not listed in it")));
     }
-    if problems.is_empty() { Ok(shards) } else { Err(Error::ShardIndex { path: index, problems }) }
+    if problems.is_empty() { Ok(()) } else { Err(Error::ShardIndex { path: path.to_owned(), problems }) }
 }
 
 /// The names of the tensors in each file.
-fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let index = json::read_object(path)?;
     let Some(Value::Object(map)) = index.get("weight_map") else {
         return Err(Error::json(path, "has no object `weight_map`"));

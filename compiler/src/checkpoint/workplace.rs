@@ -1,12 +1,12 @@
 //! The folder `NAME.partial` beside an output `NAME`, in which the output is made: owned by one process at a time, cleaned up by the
 //! next one when its owner was killed.
 //!
-//! It holds the [`JOURNAL`], which also proves that the folder is ours, [`NEW`] (what is being made) and for a moment [`OLD`]
+//! It holds the [`JOURNAL`], which also proves that the folder is ours, [`NEW`] (what is being made), perhaps [`SOURCE`] (what it is made of), and for a moment [`OLD`]
 //! (what the output replaces, where the two cannot be exchanged at once). The owner holds a lock on the folder, which the system
 //! releases however the owner ends: whoever gets the lock knows that nobody is at work here.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -16,6 +16,9 @@ const JOURNAL: &str = "dwindle-journal";
 
 /// What is being made.
 const NEW: &str = "new";
+
+/// What the output is made of, where that does not stay.
+const SOURCE: &str = "source";
 
 /// What was at the output's place before.
 const OLD: &str = "old";
@@ -68,14 +71,32 @@ impl Workplace {
         self.path.join(NEW)
     }
 
+    /// Where files may be kept that the output is made of.
+    pub(crate) fn source_path(&self) -> PathBuf {
+        self.path.join(SOURCE)
+    }
+
     /// The journal's file.
     pub(crate) fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
     }
 
+    /// Whether a dead owner left work for the same `purpose`.
+    pub(crate) fn is_for(&self, purpose: &str) -> Result<bool> {
+        let journal = self.journal();
+        let file = match File::open(&journal) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(Error::io("open", &journal))?,
+        };
+        let mut first = Vec::new();
+        let line = format!("{purpose}\n").into_bytes();
+        file.take(line.len() as u64).read_to_end(&mut first).map_err(Error::io("read", &journal))?;
+        Ok(first == line)
+    }
+
     /// Removes what a dead owner left, and writes `purpose`, one line, as the beginning of the journal.
     pub fn clear(&self, purpose: &str) -> Result<()> {
-        for name in [NEW, OLD] {
+        for name in [NEW, SOURCE, OLD] {
             remove(&self.path.join(name))?;
         }
         let journal = self.journal();
@@ -84,9 +105,9 @@ impl Workplace {
         sync(&self.path)
     }
 
-    /// What was made stays when this value is dropped, for the next owner to continue.
-    pub(crate) fn keep(&mut self) {
-        self.kept = true;
+    /// Whether all stays when this value is dropped, for the next owner to continue.
+    pub(crate) fn keep(&mut self, kept: bool) {
+        self.kept = kept;
     }
 
     /// Gives what was made, a file or a directory, the place of the output; what is there is removed.
@@ -121,7 +142,7 @@ impl Workplace {
 
     /// The journal goes last: without it nobody would know whose the rest is.
     fn remove(&self) -> Result<()> {
-        for name in [NEW, OLD, JOURNAL] {
+        for name in [NEW, SOURCE, OLD, JOURNAL] {
             remove(&self.path.join(name))?;
         }
         match fs::remove_dir(&self.path) {
@@ -164,7 +185,7 @@ fn check_ours(path: &Path) -> Result<()> {
     for entry in entries {
         names.push(entry.map_err(Error::io("read", path))?.file_name().to_string_lossy().into_owned());
     }
-    let is_ours = |name: &String| [JOURNAL, NEW, OLD].contains(&name.as_str());
+    let is_ours = |name: &String| [JOURNAL, NEW, SOURCE, OLD].contains(&name.as_str());
     if !names.is_empty() && !names.iter().any(|name| name == JOURNAL) {
         return in_the_way("was not made by this program, which needs the name".to_owned());
     }
@@ -292,7 +313,7 @@ mod tests {
         assert_eq!(names(root.path()), [""; 0]);
         let mut workplace = Workplace::claim(&target).unwrap();
         make(&workplace, "x");
-        workplace.keep();
+        workplace.keep(true);
         drop(workplace);
         assert_eq!(names(&root.path().join("out.partial")), [JOURNAL, NEW]);
         drop(Workplace::claim(&target).unwrap());
@@ -324,7 +345,7 @@ mod tests {
         let old = workplace.path.join(OLD);
         fs::create_dir(&old).unwrap();
         fs::write(old.join("file"), "old").unwrap();
-        workplace.keep();
+        workplace.keep(true);
         drop(workplace);
         let workplace = Workplace::claim(&target).unwrap();
         assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "old");

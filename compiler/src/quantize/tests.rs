@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dwindle_schemes::Grouped;
+use dwindle_schemes::{Format, Grouped};
 use expect_test::{Expect, expect};
 use serde_json::json;
 

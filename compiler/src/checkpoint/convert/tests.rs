@@ -1,12 +1,16 @@
 //! Conversion of golden and of broken checkpoints.
 
+use std::collections::BTreeMap;
 use std::fs;
 
+use dwindle_schemes::Role;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::arch;
 use crate::checkpoint::fixture::{checkpoint, contents, convert_all, golden, write_tensors};
+use crate::checkpoint::names;
 use crate::checkpoint::safetensors::Element;
 use crate::progress::Silent;
 
@@ -16,11 +20,11 @@ fn golden_checkpoints_keep_their_bytes() {
         let root = tempfile::tempdir().unwrap();
         let source = Source::open(&golden(family)).unwrap();
         let (model, report) = convert_all(&golden(family), &root.path().join("out")).unwrap();
-        assert_eq!(&model.model.config, source.config());
+        assert_eq!(&model.model.config, source.outline().config());
         assert_eq!(model.model.sources.len(), 1 + source.shards().len());
         assert_eq!(report.tensors, source.tensors().count());
         for (_, view) in source.tensors() {
-            let name = names::canonical(view.name, source.is_multimodal());
+            let name = names::canonical(view.name, source.outline().is_multimodal());
             let written = model.tensor(&name).unwrap();
             assert_eq!((written.dtype, written.shape, written.bytes), (view.dtype, view.shape, view.bytes));
         }
@@ -61,7 +65,7 @@ fn golden_and_demo_checkpoints_fit_their_families() {
     for entry in fs::read_dir(golden("")).unwrap().chain(fs::read_dir(golden("../../demo")).unwrap()) {
         let path = entry.unwrap().path();
         let Ok(source) = Source::open(&path) else { continue };
-        if !arch::families().any(|family| family == source.model_type()) {
+        if !arch::families().any(|family| family == source.outline().model_type()) {
             continue;
         }
         let root = tempfile::tempdir().unwrap();
@@ -108,8 +112,8 @@ fn convert_pair(source: &Path, out: &Path) -> Result<(ModelDir, ConvertReport)> 
         ("a.weight".to_owned(), (vec![2, 3], Role::Linear)),
         ("b.bias".to_owned(), (vec![2], Role::Vector)),
     ]);
-    let needs = Needs { tensors, ignored: &|name| name.starts_with("rotary.") };
-    convert_as(&Source::open(source)?, &needs, out, &Silent)
+    let needs = Needs { tensors, ignored: Box::new(|name| name.starts_with("rotary.")) };
+    Conversion::of_checkpoint(Source::open(source)?, needs, None)?.run(out, &Silent)
 }
 
 #[track_caller]

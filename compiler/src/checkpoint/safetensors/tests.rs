@@ -314,7 +314,7 @@ fn a_full_disk_leaves_nothing() {
     let path = directory.path().join("x.safetensors");
     let temporary = tempfile::NamedTempFile::new_in(directory.path()).unwrap().into_temp_path();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let writer = TensorWriter::over(full, temporary, &path, layout());
+    let writer = TensorWriter::over(full, Some(temporary), &path, layout());
     let error = writer.write("c", 0, &[9; 8]).unwrap_err();
     let text = error.to_string().replace(&directory.path().display().to_string(), "DIR");
     expect![

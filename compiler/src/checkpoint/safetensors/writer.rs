@@ -64,20 +64,19 @@ impl Layout {
     }
 }
 
-/// A safetensors file that is being written under another name beside its final one.
-///
-/// Dropping it without [`finish`](Self::finish) leaves nothing behind.
+/// A safetensors file that is being written.
 #[derive(Debug)]
 pub struct TensorWriter {
     file: File,
-    temporary: TempPath,
+    temporary: Option<TempPath>,
     path: PathBuf,
     layout: Layout,
     missing: AtomicU64,
 }
 
 impl TensorWriter {
-    /// Creates the temporary file in the directory of `path` and writes the header.
+    /// Begins the file under another name in the directory of `path`. Dropping it without [`finish`](Self::finish) leaves
+    /// nothing behind.
     pub fn create(path: &Path, layout: Layout) -> Result<Self> {
         let directory = path.parent().unwrap_or(Path::new(""));
         let mut builder = tempfile::Builder::new();
@@ -86,13 +85,36 @@ impl TensorWriter {
             builder.permissions(permissions);
         }
         let (file, temporary) = builder.tempfile_in(directory).map_err(Error::io("write in", directory))?.into_parts();
-        file.set_len(layout.total).map_err(Error::io("write", path))?;
-        let writer = Self::over(file, temporary, path, layout);
-        writer.write_at(&writer.layout.header, 0)?;
+        let writer = Self::over(file, Some(temporary), path, layout);
+        writer.begin()?;
         Ok(writer)
     }
 
-    pub(super) fn over(file: File, temporary: TempPath, path: &Path, layout: Layout) -> Self {
+    /// Begins the file at `path`, in a directory that nobody reads before it is complete; or continues it, if a file of the same
+    /// layout is there. Tells whether it was begun. What was written before counts as missing all the same: see
+    /// [`assume_written`](Self::assume_written).
+    pub(crate) fn open(path: &Path, layout: Layout) -> Result<(Self, bool)> {
+        let opened = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let file = opened.map_err(Error::io("write", path))?;
+        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        let writer = Self::over(file, None, path, layout);
+        let mut header = vec![0; writer.layout.header.len()];
+        let same = length == writer.layout.total && writer.read_at(&mut header, 0).is_ok();
+        let fresh = !same || header != writer.layout.header;
+        if fresh {
+            writer.begin()?;
+        }
+        Ok((writer, fresh))
+    }
+
+    fn begin(&self) -> Result<()> {
+        // What was there goes first, so that the file holds nothing but zeros and the header.
+        let resized = self.file.set_len(0).and_then(|()| self.file.set_len(self.layout.total));
+        resized.map_err(Error::io("write", &self.path))?;
+        self.write_at(&self.layout.header, 0)
+    }
+
+    pub(super) fn over(file: File, temporary: Option<TempPath>, path: &Path, layout: Layout) -> Self {
         let missing = AtomicU64::new(layout.tensor_bytes());
         TensorWriter { file, temporary, path: path.to_owned(), layout, missing }
     }
@@ -110,6 +132,39 @@ impl TensorWriter {
         Ok(())
     }
 
+    /// Takes tensor `name` for written.
+    ///
+    /// # Panics
+    /// The layout has no such tensor.
+    pub(crate) fn assume_written(&self, name: &str) {
+        let place = &self.layout.places[name];
+        self.missing.fetch_sub(place.end - place.start, Ordering::Relaxed);
+    }
+
+    /// Hashes what was written for tensor `name`.
+    ///
+    /// # Panics
+    /// The layout has no such tensor.
+    pub(crate) fn hash(&self, name: &str, hasher: &mut blake3::Hasher) -> Result<()> {
+        let place = self.layout.places[name].clone();
+        let mut piece = vec![0; PIECE];
+        for start in place.clone().step_by(PIECE) {
+            let length = (place.end - start).min(PIECE as u64) as usize;
+            self.read_at(&mut piece[..length], start)?;
+            hasher.update_rayon(&piece[..length]);
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written so far.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io("write", &self.path))
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(&self.file, bytes, offset).map_err(Error::io("read", &self.path))
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         write_all_at(&self.file, bytes, offset).map_err(Error::io("write", &self.path))
     }
@@ -122,9 +177,17 @@ impl TensorWriter {
         let missing = self.missing.load(Ordering::Relaxed);
         assert!(missing == 0, "{missing} bytes of {} were never written", self.path.display());
         self.file.sync_all().map_err(Error::io("write", &self.path))?;
-        self.temporary.persist(&self.path).map_err(|error| Error::io("write", &self.path)(error.error))
+        match self.temporary {
+            Some(temporary) => {
+                temporary.persist(&self.path).map_err(|error| Error::io("write", &self.path)(error.error))
+            }
+            None => Ok(()),
+        }
     }
 }
+
+/// Bytes that are hashed at a time.
+const PIECE: usize = 4 << 20;
 
 /// Permissions of a newly created file before the umask; the temporary files' default is the owner alone.
 fn ordinary_file() -> Option<Permissions> {
@@ -137,6 +200,24 @@ fn ordinary_file() -> Option<Permissions> {
 #[cfg(unix)]
 fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes = &mut bytes[read..];
+        offset += read as u64;
+    }
+    Ok(())
 }
 
 #[cfg(windows)]
