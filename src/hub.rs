@@ -102,6 +102,9 @@ impl Hub {
     /// Downloads what of the listing is not in the cache yet, and gives the directory that holds all of it.
     pub fn fetch(&self, listing: &Listing, bars: &Bars) -> Result<PathBuf, Error> {
         if listing.weights().next().is_none() {
+            if self.settings.offline {
+                return Err(self.not_cached(&format!("the weights of {}", listing.id), &listing.revision));
+            }
             return Err(Error::NoWeights { id: listing.id.clone() });
         }
         for arrival in self.arrivals(listing, listing.files.clone(), &Place::Cache, bars)? {
@@ -109,6 +112,31 @@ impl Hub {
         }
         let cache = self.cache_of(&listing.id);
         if !self.settings.offline {
+            cache.write_reference(&listing.revision, &listing.commit)?;
+        }
+        Ok(cache.snapshot(&listing.commit))
+    }
+
+    /// Downloads the configuration of the model and that of its image processor alone, and gives the directory.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFile`] where the model has no `config.json`.
+    pub fn fetch_configuration(&self, listing: &Listing, bars: &Bars) -> Result<PathBuf, Error> {
+        const CONFIGURATION: [&str; 2] = ["config.json", "preprocessor_config.json"];
+        let is_wanted = |file: &&RemoteFile| CONFIGURATION.contains(&file.name.as_str());
+        let files: Vec<RemoteFile> = listing.files.iter().filter(is_wanted).cloned().collect();
+        if !files.iter().any(|file| file.name == CONFIGURATION[0]) {
+            let (id, revision) = (listing.id.clone(), listing.revision.clone());
+            let (file, hint) =
+                (CONFIGURATION[0].to_owned(), ": only checkpoints of transformers can be used by hub id");
+            return Err(Error::NoSuchFile { id, revision, file, hint });
+        }
+        for arrival in self.arrivals(listing, files, &Place::Cache, bars)? {
+            arrival?;
+        }
+        let cache = self.cache_of(&listing.id);
+        // An older commit that is here in full stays what the revision means without a network.
+        if cache.list(&listing.id, &listing.revision).is_none() {
             cache.write_reference(&listing.revision, &listing.commit)?;
         }
         Ok(cache.snapshot(&listing.commit))

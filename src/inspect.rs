@@ -5,13 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
-use dwindle_compiler::checkpoint::ModelDir;
+use dwindle_compiler::checkpoint::{Examination, ModelDir, Weights, examine, is_packed};
 use dwindle_compiler::compile::{CompileOptions, Stage, inspect};
 use dwindle_compiler::lower::print_plan;
 use dwindle_compiler::size::Size;
 use serde_json::{Value, json};
 
 use crate::compile::Target;
+use crate::hub::{self, Hub};
 use crate::progress::Bars;
 use crate::source::{Preparation, Source};
 
@@ -39,21 +40,58 @@ pub struct Options {
 /// Prints.
 pub fn run(options: Options) -> Result<()> {
     let bars = Bars::default();
-    let source = Source::resolve(&options.source, options.preparation.revision.as_deref(), &bars)?;
+    let revision = options.preparation.revision.as_deref();
+    let named_on_hub = !Path::new(&options.source).exists() && hub::is_id(&options.source);
+    if options.stage.is_none() && named_on_hub {
+        return print(&of_hub_id(&options.source, revision, options.json, &bars)?);
+    }
+    let source = Source::resolve(&options.source, revision, &bars)?;
     let text = match &source {
         Source::Bundle(path) => {
             let bundle = Bundle::open(path).with_context(|| format!("cannot open {}", path.display()))?;
             of_bundle(&bundle, &options)?
         }
         Source::ModelDir(named) if options.stage.is_none() => overview(&ModelDir::open(&named.path)?, options.json)?,
+        Source::Checkpoint(named) if options.stage.is_none() && !is_packed(&named.path) => {
+            told(&examine(&named.path)?, options.json, "")?
+        }
         Source::ModelDir(_) | Source::Checkpoint(_) => {
             let work = tempfile::tempdir().context("there is no directory for temporary files")?;
             of_source(&source, &options, work.path(), &bars)?
         }
     };
+    print(&text)
+}
+
+fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.trim_end().as_bytes())?;
     Ok(writeln!(out)?)
+}
+
+/// What the hub lists, and what the configuration says, of which alone is downloaded.
+fn of_hub_id(id: &str, revision: Option<&str>, as_json: bool, bars: &Bars) -> Result<String> {
+    let hub = Hub::from_env()?;
+    let listing = hub.list(id, revision)?;
+    let directory = hub.fetch_configuration(&listing, bars)?;
+    let mut text = format!("hub id     {id}, revision {}, commit {}\n", listing.revision, listing.commit);
+    for file in &listing.files {
+        text += &format!("  {:>10}  {}\n", Size(file.size).to_string(), file.name);
+    }
+    let total = listing.files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    text += &format!("  {:>10}  in all\n\n", Size(total).to_string());
+    let mut examination = examine(&directory)?;
+    if let Weights::Absent { reason } = &mut examination.weights {
+        "the configuration is all that was downloaded".clone_into(reason);
+    }
+    told(&examination, as_json, &text)
+}
+
+fn told(examination: &Examination, as_json: bool, before: &str) -> Result<String> {
+    match as_json {
+        true => Ok(serde_json::to_string_pretty(examination)?),
+        false => Ok(format!("{before}{examination}")),
+    }
 }
 
 fn of_source(source: &Source, options: &Options, work: &Path, bars: &Bars) -> Result<String> {

@@ -320,7 +320,7 @@ fn without_a_network() {
         text.split_once("Check").map(|(_, hint)| hint.to_owned()).unwrap_or(text)
     };
     expect![" the network; what was downloaded is kept and taken up again"].assert_eq(&unreachable(&dwindle));
-    expect!["3 error: tiny/qwen2 (revision main) is not in the cache hf/hub and HF_HUB_OFFLINE is set: unset it to download, or name a local directory"].assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[("HF_HUB_OFFLINE", "1")]));
+    expect!["3 error: tiny/qwen2 (revision main): not in the cache hf/hub and HF_HUB_OFFLINE is set: unset it to download, or name a local directory"].assert_eq(&refused(&hub, &dwindle, "tiny/qwen2", &[("HF_HUB_OFFLINE", "1")]));
     convert(&hub, &dwindle, "tiny/qwen2");
     std::fs::remove_dir_all(dwindle.path("model")).unwrap();
     expect![" the network; what was downloaded is kept and taken up again. The model is in the cache: with HF_HUB_OFFLINE=1 it is used from there"].assert_eq(&unreachable(&dwindle));
@@ -335,4 +335,50 @@ fn a_mirror_whose_listing_tells_no_hashes_is_asked_for_each() {
     convert(&hub, &dwindle, "tiny/qwen2");
     assert_converted_like_local(&dwindle, "qwen2");
     assert!(hub.requests().contains(&format!("HEAD /tiny/qwen2/resolve/{COMMIT}/{WEIGHTS}")));
+}
+
+#[test]
+fn inspecting_a_hub_id_downloads_the_configuration_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "generation_config.json", WEIGHTS] {
+        std::fs::copy(golden("qwen2").join(name), folder.path().join(name)).unwrap();
+    }
+    let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    std::fs::write(folder.path().join("config.json"), config.replace("\"qwen2\"", "\"qwen9\"")).unwrap();
+    let hub = Hub::start(folder.path().to_owned());
+    let dwindle = Dwindle::new();
+    let told = output(&hub, &dwindle, &["inspect", "tiny/qwen2"], &[]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let text = String::from_utf8(told.stdout).unwrap();
+    expect![[r#"
+        hub id     tiny/qwen2, revision main, commit 0123456789abcdef0123456789abcdef01234567
+               797 B  config.json
+                60 B  generation_config.json
+           471.0 KiB  model.safetensors
+           471.9 KiB  in all
+
+        family     qwen9 (not supported)
+        published  as Qwen2ForCausalLM
+        tensors    not looked at: the configuration is all that was downloaded
+
+        not supported in the configuration
+          - model_type `qwen9`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
+
+        the family most alike is `qwen2`, which does not understand
+          - `layer_types` is ["full_attention","full_attention","full_attention"]: expected no such key, since its meaning is not implemented
+
+        how to add support: compiler/src/arch/README.md
+    "#]].assert_eq(text.split("\nconfiguration\n").next().unwrap());
+    let files: Vec<_> = hub.requests().into_iter().filter(|request| !request.contains("/api/")).collect();
+    assert_eq!(files, [format!("GET /tiny/qwen2/resolve/{COMMIT}/config.json")]);
+    let told = output(&hub, &dwindle, &["inspect", "tiny/qwen2", "--json"], &[]);
+    let examination: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&examination["supported"], &examination["model_type"]), (&false.into(), &"qwen9".into()));
+    // Without the network, conversion says what is missing.
+    let told = dwindle.fail(&["convert", "tiny/qwen2", "-o", "model"]);
+    assert!(told.contains("the weights of tiny/qwen2 (revision main): not in the cache"), "{told}");
+    let told = output(&hub, &dwindle, &["inspect", "bare/model"], &[]);
+    expect![[r#"
+        error: bare/model (revision main) has no file config.json: only checkpoints of transformers can be used by hub id
+    "#]].assert_eq(std::str::from_utf8(&told.stderr).unwrap());
 }

@@ -143,7 +143,7 @@ pub enum Error {
     },
 
     /// The network must not be used, and the cache does not have it.
-    #[error("{what} (revision {revision}) is not in the cache {} and HF_HUB_OFFLINE is set: unset it to download, or name a local directory", cache.display())]
+    #[error("{what} (revision {revision}): not in the cache {} and HF_HUB_OFFLINE is set: unset it to download, or name a local directory", cache.display())]
     NotCached {
         /// Model or files.
         what: String,

@@ -7,6 +7,7 @@ pub(crate) mod carried;
 pub mod config;
 mod convert;
 mod directory;
+mod examine;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod import;
@@ -24,6 +25,7 @@ mod workplace;
 pub use arriving::{Announced, Announcement, Arriving, Keep};
 pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
+pub use examine::{Closest, Examination, Weights, examine, is_packed};
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};
