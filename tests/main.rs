@@ -1,5 +1,6 @@
 //! Tests of the whole: one binary, so that it links once.
 
+mod bench;
 mod cli;
 mod end_to_end;
 mod golden;
