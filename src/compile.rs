@@ -55,7 +55,7 @@ pub struct Options {
 }
 
 /// What a bundle is compiled for, and how its models work together.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Target {
     /// Device to compile for: vulkan, metal or cpu; several for a bundle that runs on each, like cpu,vulkan
     /// [default: the platform's GPU, or cpu where there is none]

@@ -33,10 +33,9 @@ pub enum Kind {
 impl Device {
     /// For the runtime.
     pub fn choice(&self) -> Options {
-        let threads = self.threads.map(usize::from);
         Options {
             gpu: gpu::Options { adapter: self.gpu.clone() },
-            cpu: cpu::Options { threads, ..cpu::Options::default() },
+            cpu: cpu::Options { threads: self.threads(), ..cpu::Options::default() },
         }
     }
 
@@ -49,6 +48,11 @@ impl Device {
             Kind::Cpu => device::Kind::Cpu,
         };
         Ok(device::choose(bundle, kind)?)
+    }
+
+    /// Threads that were asked for.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
     }
 
     /// Whether a GPU was asked for by name.

@@ -1,5 +1,6 @@
 //! Tests of the whole: one binary, so that it links once.
 
+mod bench;
 mod cli;
 mod convert;
 mod end_to_end;

@@ -84,7 +84,7 @@ impl Conversion {
     }
 
     /// Of a source that hands out rows.
-    pub(super) fn of_packed(source: Box<dyn Packed>, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+    pub(crate) fn of_packed(source: Box<dyn Packed>, quantization: Option<(Scheme, Method)>) -> Result<Self> {
         let preprocessor = source.preprocessor()?;
         let needs = Needs::of(source.model_type(), source.config(), preprocessor.as_ref())
             .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;

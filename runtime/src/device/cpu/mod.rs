@@ -22,6 +22,7 @@ use dwindle_bundle::Plan;
 
 pub use lanes::isa::InstructionSet;
 pub use program::Program;
+pub use topology::default_threads;
 
 use super::{Device, Entries};
 use crate::Error;
