@@ -48,9 +48,9 @@ fn mistakes_in_arguments() {
     check_failure(
         &["convert", "nobody/nothing", "-o", "x"],
         expect![[r#"
-        exit code 3
-        error: nobody/nothing (revision main) is not in the cache and HF_HUB_OFFLINE is set: unset it to download, or name a local directory
-    "#]],
+            exit code 3
+            error: nobody/nothing (revision main): not in the cache hf/hub and HF_HUB_OFFLINE is set: unset it to download, or name a local directory
+        "#]],
     );
     check_failure(
         &["run", "no-such.dwindle", "--prompt", "x"],
@@ -281,6 +281,7 @@ fn a_prompt_longer_than_the_context() {
     "#]].assert_eq(&dwindle.fail(&["run", "short.dwindle", "--prompt", &long]));
     expect![[r#"
         exit code 3
+        convert: 7.5 MiB in, 2.3 MiB out; needs 4.3 MiB of disk, 28.3 MiB of memory
         error: a context of 100000 is not possible: `pocket-gemma` was made for 1 to 1024 positions
     "#]]
     .assert_eq(&dwindle.fail(&["compile", &checkpoint, "--context", "100000", "-o", "long.dwindle"]));

@@ -1,10 +1,16 @@
 //! Tests of the whole: one binary, so that it links once.
 
+mod bench;
 mod cli;
+mod convert;
 mod end_to_end;
+mod gguf;
 mod golden;
 mod hub;
 mod imports;
 mod kernels;
+mod memory;
+mod mlc;
+mod targets;
 mod tidy;
 mod workbench;

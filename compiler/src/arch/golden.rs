@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{Family, Function, GraphOptions, parse};
 use crate::checkpoint::safetensors::{SafeTensors, TensorView};
-use crate::checkpoint::{config, names};
+use crate::checkpoint::{ModelDir, config, names};
 use crate::graph::eval::{Evaluator, Outputs, Tensor};
 use crate::graph::verify::verify;
 use crate::graph::{DType, Graph, Stored, Tensors};
@@ -76,6 +76,20 @@ impl Memory {
                 let float = tensor.float().unwrap();
                 memory.formats.insert(name.clone(), Format::Plain(float));
                 memory.tensors.insert(name, (float.into(), tensor.shape.to_vec(), tensor.bytes.to_vec()));
+            }
+        }
+        memory
+    }
+
+    /// The tensors of a model directory, with what `change` makes of the bytes of each.
+    pub fn of(model: &ModelDir, change: &dyn Fn(&str, &[u8]) -> Vec<u8>) -> Memory {
+        let mut memory = Memory::default();
+        for (name, info) in &model.model.tensors {
+            memory.formats.insert(name.clone(), info.format);
+            for (stored, element, shape) in info.stored(name) {
+                let dtype = element.float().map_or(DType::U32, DType::from);
+                let bytes = change(&stored, model.tensor(&stored).unwrap().bytes);
+                memory.tensors.insert(stored, (dtype, shape, bytes));
             }
         }
         memory

@@ -211,9 +211,7 @@ fn what_is_no_checkpoint() {
     );
     check_files(
         &[config, ("model-q4.gguf", "")],
-        expect![
-            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-q4.gguf; download the Hugging Face checkpoint that it was made from"
-        ],
+        expect![[r#"DIR/model-q4.gguf: not a GGUF file: it begins with ""; download the file again"#]],
     );
     check_files(
         &[config, ("model-00001-of-00002.safetensors", "")],
@@ -224,7 +222,7 @@ fn what_is_no_checkpoint() {
     check_files(
         &[config, ("model.safetensors", "GGUF")],
         expect![
-            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); download the Hugging Face checkpoint that it was made from"
+            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); name it .gguf to convert it as such"
         ],
     );
     let index = |text: &'static str| ("model.safetensors.index.json", text);

@@ -1,7 +1,8 @@
 //! Products of quantized rows with 16 rows of a grouped matrix: the loops that everything else waits for.
 
+use dwindle_bundle::Record;
+
 use super::super::lanes::{LANES, Lanes};
-use super::quantize::Record;
 
 /// 16 rows of a matrix.
 #[derive(Clone, Copy)]
@@ -19,10 +20,16 @@ pub struct Block {
 }
 
 impl Block {
+    /// Bytes of a scale, or of a zero.
+    #[inline(always)]
+    pub fn scale_bytes(&self) -> usize {
+        if self.half_scales { 2 } else { 4 }
+    }
+
     /// Bytes of 16 scales, or of 16 zeros.
     #[inline(always)]
     fn lanes_bytes(&self) -> usize {
-        LANES * if self.half_scales { 2 } else { 4 }
+        LANES * self.scale_bytes()
     }
 
     /// Bytes of the scales and zeros of a group.
@@ -44,8 +51,12 @@ impl Block {
     }
 }
 
-/// Bytes ahead of the reading that are asked for: far enough for memory, near enough to stay in the first cache.
-const AHEAD: usize = 2048;
+/// Bytes of codes ahead of the reading that are asked for: into the second cache, far enough for memory, and from there into
+/// the first. Measured: without the farther one a core has too few requests under way for the memory's bandwidth.
+const FAR: usize = 16 << 10;
+const NEAR: usize = 1024;
+/// The same for scales, of which there are fewer bytes.
+const FAR_SCALES: usize = 2048;
 
 /// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary. `MORE` unless
 /// the matrix has a constant zero and the record's groups.
@@ -91,7 +102,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                     let mask = L::splat_word(0x0f0f_0f0f);
                     for _ in 0..words {
                         let word = L::load_words(codes);
-                        L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
+                        ahead::<L, R>(codes.cast());
                         let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
                         for r in 0..R {
                             sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at, r));
@@ -104,7 +115,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                 _ => {
                     for _ in 0..words {
                         let word = L::load_words(codes);
-                        L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
+                        ahead::<L, R>(codes.cast());
                         for r in 0..R {
                             sums[r] = L::dot4::<false>(sums[r], word, four::<R>(x, at, r));
                         }
@@ -112,6 +123,9 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                         at += 4;
                     }
                 }
+            }
+            if R == 1 {
+                L::prefetch_far(scales.wrapping_add(FAR_SCALES));
             }
             let scale = block.floats::<L>(scales);
             let mut sums = sums.map(|sums| L::to_f32(sums));
@@ -132,6 +146,18 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
             }
         }
         out
+    }
+}
+
+/// Asks for what follows `codes`. With several rows the block is in the second cache.
+#[inline(always)]
+unsafe fn ahead<L: Lanes, const R: usize>(codes: *const u8) {
+    // SAFETY: the caller's promise; prefetches need not be within anything.
+    unsafe {
+        L::prefetch(codes.wrapping_add(NEAR));
+        if R == 1 {
+            L::prefetch_far(codes.wrapping_add(FAR));
+        }
     }
 }
 
@@ -156,7 +182,7 @@ unsafe fn four_words<L: Lanes, const R: usize>(
         let mut words = [L::splat_word(0); 4];
         for w in 0..4 {
             words[w] = L::load_words(codes.add(16 * w));
-            L::prefetch(codes.cast::<u8>().wrapping_add(64 * w + AHEAD));
+            ahead::<L, R>(codes.add(16 * w).cast());
             let (low, middle) = (L::and(words[w], seven), L::and(L::shift_right::<3>(words[w]), seven));
             for r in 0..R {
                 sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at + 8 * w, r));

@@ -153,11 +153,11 @@ fn run(kernel: &NativeKernel, call: Call, bindings: &[Vec<u8>], results: &[usize
             }
             let lengths: Vec<usize> = views.iter().map(View::len).collect();
             check_call(kernel, call, &lengths).unwrap();
-            let scratch_memory = Memory::zeroed(scratch_bytes(kernel, call.rows) as usize).unwrap();
+            let scratch_memory = Memory::zeroed(kernel.scratch_bytes(call.rows) as usize).unwrap();
             let step = Step { kernel: kernel.clone(), views };
             let scratch = scratch_memory.whole();
             pool.run(&|member| {
-                set.run(&Run { step: &step, call, member, scratch });
+                super::run(&Run { step: &step, call, member, scratch, set });
                 member.barrier();
             })
             .unwrap();
@@ -208,12 +208,19 @@ fn activated(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// What a product should be, and how far rounding activations to 8 bits may move a sum.
-fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32], residual: &[f32]) -> (Vec<f32>, f32) {
+/// What a product should be, and how far it may be moved by rounding activations to 8 bits, and by rounding both factors to bf16.
+fn product(
+    spec: &MatMul,
+    stored: &Stored,
+    x: &[f32],
+    norm: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+) -> (Vec<f32>, [f32; 2]) {
     let (n, k) = (spec.matrix.n as usize, spec.matrix.k as usize);
     let columns = spec.out_columns as usize;
     let mut y = residual.to_vec();
-    let mut error = 1e-5 * k as f64;
+    let mut errors = [1e-5 * k as f64; 2];
     for (t, row) in x.chunks(k).enumerate() {
         let mean = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / k as f64;
         let row: Vec<f64> = match spec.rms_norm {
@@ -238,7 +245,9 @@ fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32]
                         step * 0.51 * w.iter().map(|&w| f64::from(w).abs()).sum::<f64>()
                     })
                     .sum();
-                error = error.max(bound);
+                // Half of the last of eight bits, for both factors, all in the same direction.
+                let tiled: f64 = row.iter().zip(w).map(|(x, &w)| (x * f64::from(w)).abs()).sum::<f64>() * 0.0079;
+                errors = [errors[0].max(bound), errors[1].max(bound).max(tiled)];
             }
         }
         let capped = |value: f64| spec.soft_cap.map_or(value, |cap| f64::from(cap) * (value / f64::from(cap)).tanh());
@@ -253,7 +262,7 @@ fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32]
             *y = capped(value) as f32 + if spec.residual { *y } else { 0.0 };
         }
     }
-    (y, error as f32)
+    (y, errors.map(|error| error as f32))
 }
 
 fn matmul(matrix: Matrix) -> MatMul {
@@ -278,10 +287,11 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
     let norm = random.floats(k);
     let bias = if spec.bias { random.floats(n) } else { vec![0.0; n] };
     let residual = random.floats(rows * spec.out_columns as usize);
-    let (expected, mut error) = product(&spec, stored, &x, &norm, &bias, &residual);
+    let (expected, mut errors) = product(&spec, stored, &x, &norm, &bias, &residual);
     if spec.gated {
         // A factor's error counts as often as the other factor is great.
-        error *= 2.0 * (1.0 + expected.iter().fold(0.0_f32, |most, y| most.max(y.abs())).sqrt() + error);
+        let most = expected.iter().fold(0.0_f32, |most, y| most.max(y.abs())).sqrt();
+        errors = errors.map(|error| error * 2.0 * (1.0 + most + error));
     }
     let mut bindings = vec![bytes_of(&x)];
     bindings.extend(stored.bindings.clone());
@@ -290,8 +300,10 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
     bindings.extend(spec.residual.then(|| bytes_of(&residual)));
     bindings.push(bytes_of(&residual));
     let what = format!("{spec:?} of {rows} rows");
-    for found in run(&NativeKernel::MatMul(spec), call(rows, 0), &bindings, &[bindings.len() - 1]) {
-        close(&found[0], &expected, error * 1.1, &what);
+    let sets = InstructionSet::ALL.into_iter().filter(|set| set.is_available());
+    for (set, found) in sets.zip(run(&NativeKernel::MatMul(spec), call(rows, 0), &bindings, &[bindings.len() - 1])) {
+        let error = errors[usize::from(set.has_tiles())];
+        close(&found[0], &expected, error * 1.1, &format!("{set}: {what}"));
     }
 }
 
@@ -299,9 +311,9 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
 fn products_of_every_format_and_odd_shape() {
     let mut random = Random(1);
     for storage in formats() {
-        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300)] {
+        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300), (150, 1100)] {
             let stored = stored(storage, n, k, &mut random);
-            for rows in [1, 2, 9, 65] {
+            for rows in [1, 2, 9, 32, 65] {
                 check_product(matmul(stored.matrix), &stored, rows, &mut random);
             }
         }
@@ -332,7 +344,7 @@ fn products_with_prologue_and_epilogue() {
         ];
         specs.extend(all.map(|f| MatMul { activation: Some(f), ..plain.clone() }));
         for spec in specs {
-            for rows in [1, 3, 8] {
+            for rows in [1, 3, 8, 41] {
                 check_product(spec.clone(), &stored, rows, &mut random);
             }
         }
