@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
+use dwindle_compiler::checkpoint::Workplace;
 use dwindle_compiler::compile::{CompileOptions, Report, compile};
 use dwindle_compiler::target::TargetName;
 
@@ -94,7 +95,7 @@ pub fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Compiles whatever was named into `output`; what has to be converted and quantized first is kept beside it only meanwhile.
+/// Compiles whatever was named into `output`; what has to be quantized first is beside it only meanwhile.
 pub fn compile_sources(
     sources: &[Source],
     preparation: &Preparation,
@@ -102,16 +103,14 @@ pub fn compile_sources(
     output: &Path,
     bars: &Bars,
 ) -> Result<Report> {
-    let folder = match output.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let work = tempfile::Builder::new()
-        .prefix(".dwindle-work-")
-        .tempdir_in(folder)
-        .with_context(|| format!("cannot write into {}", folder.display()))?;
-    let prepare = |source: &Source| source.quantized(preparation, work.path(), bars);
-    let models = sources.iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    // What a killed run has left is of no use; whether it is somebody else's, `claim` has found out.
+    let workplace = Workplace::claim(output)?;
+    workplace.clear("a bundle")?;
+    let work = workplace.new_path();
+    std::fs::create_dir(&work).with_context(|| format!("cannot write into {}", work.display()))?;
+    let prepare =
+        |(index, source): (usize, &Source)| source.quantized(preparation, &work.join(index.to_string()), bars);
+    let models = sources.iter().enumerate().map(prepare).collect::<Result<Vec<_>>>()?;
     let mut options = CompileOptions::new(target.name());
     options.context = target.context;
     if let Some(prompt) = &target.describe_prompt {
@@ -120,5 +119,8 @@ pub fn compile_sources(
     if let Some(template) = &target.handover {
         options.handover = template.clone();
     }
-    Ok(compile(&models, &options, output, bars)?)
+    let bundle = work.join("bundle");
+    let report = compile(&models, &options, &bundle, bars)?;
+    workplace.commit(&bundle)?;
+    Ok(report)
 }

@@ -17,6 +17,7 @@ mod run;
 mod schemes;
 mod source;
 mod synth;
+mod work;
 
 use std::process::ExitCode;
 

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert};
 use dwindle_compiler::progress::Progress;
-use dwindle_compiler::quantize::quantize;
+use dwindle_compiler::quantize::Quantization;
 use dwindle_quant::Method;
-use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
+use crate::schemes;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Named {
 /// How checkpoints become quantized model directories.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
-    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
-    #[arg(long, default_value = DEFAULT_SCHEME)]
+    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`), or the file of another one
+    #[arg(long, default_value = DEFAULT_SCHEME, value_name = "NAME|FILE.toml")]
     pub scheme: String,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error)
@@ -55,7 +55,7 @@ impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
     pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
+        if path.is_file() && is_gguf(path) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             return Ok(Source::Checkpoint(Named { path: path.to_owned(), name }));
         }
@@ -71,17 +71,25 @@ impl Source {
             if ["config.json", "mlc-chat-config.json"].iter().any(|name| path.join(name).is_file()) {
                 return Ok(Source::Checkpoint(named));
             }
+            if files_in(path)?.iter().any(|file| is_gguf(file)) {
+                return Ok(Source::Checkpoint(named));
+            }
             bail!(
-                "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights) and model.json (a model directory)"
+                "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights), model.json (a model directory) and a GGUF file"
             );
         }
-        if hub::is_id(text) {
+        if Self::is_hub_id(text) {
             let hub = Hub::from_env()?;
             let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
             return Ok(Source::Checkpoint(Named { path, name }));
         }
         bail!("there is no file or directory {text}, and it is no hub id like google/gemma-2-2b-it");
+    }
+
+    /// Whether `text` names a model of the hub: nothing on this machine is called so, and it is written like an id.
+    pub fn is_hub_id(text: &str) -> bool {
+        !Path::new(text).exists() && hub::is_id(text)
     }
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
@@ -94,21 +102,23 @@ impl Source {
             ),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
-                if model.model.scheme.is_some() {
-                    return Ok(model);
-                }
-                self.quantize(&model, &named.name, preparation, work, progress)
-            }
-            Source::Checkpoint(named) => {
-                let model = self.converted(work, progress)?;
                 if model.scheme().is_some() {
                     return Ok(model);
                 }
-                let full = model.path().to_owned();
-                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
-                drop(model);
-                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                Ok(quantized)
+                let out = work.join(&named.name);
+                let scheme = schemes::named(&preparation.scheme)?;
+                let quantization = Quantization::open(&model, &scheme, preparation.method)?;
+                eprintln!("{}", quantization.work());
+                quantization.run(&out, progress)?;
+                Ok(ModelDir::open(&out)?)
+            }
+            Source::Checkpoint(named) => {
+                let scheme = schemes::named(&preparation.scheme)?;
+                let conversion = Conversion::open(&named.path, Some((scheme, preparation.method)))?;
+                eprintln!("{}", conversion.work());
+                let (model, report) = conversion.run(&work.join(&named.name), progress)?;
+                warn(&report);
+                Ok(model)
             }
         }
     }
@@ -121,8 +131,8 @@ impl Source {
             }
             Source::ModelDir(named) => Ok(ModelDir::open(&named.path)?),
             Source::Checkpoint(named) => {
-                let (model, report) = convert(&named.path, &work.join("full").join(&named.name), progress)?;
-                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                let (model, report) = convert(&named.path, &work.join(&named.name), progress)?;
+                warn(&report);
                 Ok(model)
             }
         }
@@ -136,20 +146,6 @@ impl Source {
         }
     }
 
-    fn quantize(
-        &self,
-        model: &ModelDir,
-        name: &str,
-        preparation: &Preparation,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(&preparation.scheme)?;
-        let out = work.join("quantized").join(name);
-        quantize(model, &scheme, preparation.method, &out, progress)?;
-        Ok(ModelDir::open(&out)?)
-    }
-
     /// The files whose contents decide what comes of this source, in a fixed order.
     pub fn content_files(&self) -> Result<Vec<PathBuf>> {
         let directory = match self {
@@ -157,21 +153,38 @@ impl Source {
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
         };
         if directory.is_file() {
-            return Ok(vec![directory.clone()]);
+            // The files of a checkpoint beside a GGUF file win over its metadata.
+            let beside = ["config.json"].iter().chain(&CARRIED_FILES).map(|name| directory.with_file_name(name));
+            return Ok(beside.filter(|file| file.is_file()).chain([directory.clone()]).collect());
         }
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
-            let path = entry?.path();
-            let relevant = path
-                .extension()
-                .is_some_and(|e| ["json", "jinja", "safetensors", "bin"].iter().any(|known| e == *known));
-            if relevant && path.is_file() {
-                files.push(path);
-            }
-        }
-        files.sort();
+        let mut files = files_in(directory)?;
+        files.retain(|path| {
+            let known = ["json", "jinja", "safetensors", "bin"];
+            is_gguf(path) || path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known))
+        });
         Ok(files)
     }
+}
+
+fn warn(report: &ConvertReport) {
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The files of a directory, in order.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn directory_name(path: &Path) -> Result<String> {

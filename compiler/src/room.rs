@@ -1,7 +1,7 @@
 //! How much room this machine has now: free disk where something is to be written, and memory that a process may still take.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes that may still be written where `target` is or will be; `None` where the system does not tell.
 pub fn disk(target: &Path) -> Option<u64> {
@@ -56,7 +56,7 @@ fn limited(groups: &str, root: &Path) -> Option<u64> {
     least
 }
 
-fn left_in(folder: &PathBuf, limit: &str, anonymous: &str) -> Option<u64> {
+fn left_in(folder: &Path, limit: &str, anonymous: &str) -> Option<u64> {
     // A group without a limit says `max`, or in version 1 a number beyond all memory.
     let limit: u64 = fs::read_to_string(folder.join(limit)).ok()?.trim().parse().ok()?;
     let statistics = fs::read_to_string(folder.join("memory.stat")).ok()?;

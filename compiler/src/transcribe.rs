@@ -154,10 +154,10 @@ impl Transcript {
         let encode = |_: &[u8], (index, rows): &(usize, _)| {
             scratch.with(|scratch| tensors[*index].transcribe(rows, self.mode, &self.writer, scratch))
         };
-        let (parts, hash) = stream::stream(file, blocks, wanted, progress, &encode)?;
-        let outcomes = outcomes(&tensors, parts.into_iter().map(|((index, _), stats)| (index, stats)));
+        let streamed = stream::stream(file, blocks, wanted, progress, &encode)?;
+        let outcomes = outcomes(&tensors, streamed.results.into_iter().map(|((index, _), stats)| (index, stats)));
         self.outcomes.extend(outcomes);
-        Ok(hash)
+        Ok(streamed.hashed)
     }
 
     /// After [`file`](Self::file): makes what was written durable, so that the file need never be read again.

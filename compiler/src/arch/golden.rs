@@ -110,12 +110,12 @@ impl Memory {
             let mut values = vec![0.0; shape[0] * columns];
             dwindle_quant::read_floats(float, bytes, &mut values).unwrap();
             let mut words = vec![0; shape[0] * grouped.words(columns)];
-            let mut scales = vec![0.0; shape[0] * grouped.groups(columns)];
+            let mut scales = vec![0.0; shape[0] * grouped.scales(columns)];
             encode_rows(&values, columns, &grouped, method, &mut words, &mut scales).unwrap();
             let mut scale_bytes = vec![0; scales.len() * grouped.scale.bytes()];
             write_floats(grouped.scale, &scales, &mut scale_bytes).unwrap();
             let word_bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            let (codes, groups) = (vec![shape[0], grouped.words(columns)], vec![shape[0], grouped.groups(columns)]);
+            let (codes, groups) = (vec![shape[0], grouped.words(columns)], vec![shape[0], grouped.scales(columns)]);
             memory.tensors.insert(format!("{}.codes", spec.name), (DType::U32, codes, word_bytes));
             memory.tensors.insert(format!("{}.scales", spec.name), (grouped.scale.into(), groups, scale_bytes));
             memory.formats.insert(spec.name, Format::Grouped(grouped));

@@ -23,6 +23,7 @@ mod source;
 mod workplace;
 
 pub use arriving::{Announced, Announcement, Arriving, Keep};
+pub use carried::NAMES as CARRIED_FILES;
 pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
 pub use examine::{Closest, Examination, Weights, examine, is_packed};

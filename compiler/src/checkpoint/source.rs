@@ -186,8 +186,6 @@ fn without_weights(directory: &Path) -> Result<String> {
             "{reason}, only {name} in PyTorch's format, which can run code when read; load it with transformers and \
              save it with `model.save_pretrained(dir, safe_serialization=True)`"
         )
-    } else if let Some(name) = found(&[".gguf"]) {
-        format!("{reason}, only {name}; download the Hugging Face checkpoint that it was made from")
     } else if let Some(name) = found(&[".safetensors"]) {
         format!("{reason}, only {name}; download the index too, or rename the file if it is the whole model")
     } else {

@@ -27,8 +27,8 @@ fn layout(format: Format, k: usize) -> Option<Vec<(DType, usize, usize)>> {
         Format::Plain(FloatType::Bf16) => None,
         Format::Grouped(g) if g.scale == FloatType::Bf16 => None,
         Format::Grouped(g) => {
-            let (words, groups) = (g.words(k), g.groups(k));
-            Some(vec![(DType::U32, words, words), (g.scale.into(), groups, groups)])
+            let (words, scales) = (g.words(k), g.scales(k));
+            Some(vec![(DType::U32, words, words), (g.scale.into(), scales, scales)])
         }
     }
 }

@@ -102,7 +102,7 @@ fn matrix(b: &mut Builder, name: &str, format: Format, n: usize, k: usize) -> Ve
         Format::Plain(float) => vec![b.weight(name, Type::fixed(float.into(), &[n, k]))],
         Format::Grouped(g) => vec![
             b.weight(&format!("{name}.codes"), Type::fixed(DType::U32, &[n, g.words(k)])),
-            b.weight(&format!("{name}.scales"), Type::fixed(g.scale.into(), &[n, g.groups(k)])),
+            b.weight(&format!("{name}.scales"), Type::fixed(g.scale.into(), &[n, g.scales(k)])),
         ],
     }
 }

@@ -19,15 +19,23 @@ const WINDOW: usize = 32 << 20;
 /// Bytes that are hashed at a time where a file is not mapped.
 const PIECE: usize = 1 << 20;
 
-/// Runs `work` on all blocks, each a part of the mapped `file` with what belongs to it, in parallel; the results in the order
-/// of the file. Hashes the file on the way if that is `wanted`.
+/// What came of a file.
+#[derive(Debug)]
+pub(super) struct Streamed<B, R> {
+    /// What belonged to each block, and what its work gave, in the order of the file.
+    pub results: Vec<(B, R)>,
+    /// The file's hash, if it was wanted.
+    pub hashed: Option<SourceFile>,
+}
+
+/// Runs `work` on all blocks, each a part of the mapped `file` with what belongs to it, in parallel. Hashes the file on the way if that is `wanted`.
 pub(super) fn stream<B: Send + Sync, R: Send>(
     file: &SafeTensors,
     mut blocks: Vec<(&[u8], B)>,
     wanted: bool,
     progress: &dyn Progress,
     work: &(impl Fn(&[u8], &B) -> Result<R> + Sync),
-) -> Result<(Vec<(B, R)>, Option<SourceFile>)> {
+) -> Result<Streamed<B, R>> {
     let mapping = file.mapping();
     mapping.will_read();
     let start = |bytes: &[u8]| bytes.as_ptr().addr() - mapping.as_ptr().addr();
@@ -38,7 +46,11 @@ pub(super) fn stream<B: Send + Sync, R: Send>(
         let end = index * WINDOW + window.len();
         let count = blocks[next..].iter().take_while(|(bytes, _)| start(bytes) < end).count();
         let in_window = &blocks[next..next + count];
-        let hash = || drop(wanted.then(|| hasher.update_rayon(window)));
+        let hash = || {
+            if wanted {
+                hasher.update_rayon(window);
+            }
+        };
         let run = || in_window.par_iter().map(|(bytes, block)| work(bytes, block)).collect::<Result<Vec<_>>>();
         let ((), done) = rayon::join(hash, run);
         results.extend(done?);
@@ -49,8 +61,8 @@ pub(super) fn stream<B: Send + Sync, R: Send>(
     }
     let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let hash = wanted.then(|| hasher.finalize().to_hex().to_string());
-    let source = hash.map(|blake3| SourceFile { name, bytes: mapping.len() as u64, blake3 });
-    Ok((blocks.into_iter().map(|(_, block)| block).zip(results).collect(), source))
+    let hashed = hash.map(|blake3| SourceFile { name, bytes: mapping.len() as u64, blake3 });
+    Ok(Streamed { results: blocks.into_iter().map(|(_, block)| block).zip(results).collect(), hashed })
 }
 
 /// Hashes a file that nobody has mapped; tells if its MD5 sum is not the one that was published.

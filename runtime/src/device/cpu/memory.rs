@@ -85,6 +85,11 @@ impl View {
         self.bytes
     }
 
+    /// The first byte; what is done with it follows the rules of this module.
+    pub fn address(&self) -> *const u8 {
+        self.first
+    }
+
     /// Whether it may be written.
     pub fn is_writable(&self) -> bool {
         self.writable

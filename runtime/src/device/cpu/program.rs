@@ -52,7 +52,8 @@ impl Program {
             for step in &function.steps {
                 let kernel = native(plan, step)?;
                 kernels::needs(&kernel, function.max_rows).map_err(|why| refused(plan, step, &why))?;
-                scratch = scratch.max(kernels::scratch_bytes(&kernel, function.max_rows));
+                scratch =
+                    scratch.max(kernels::scratch_bytes(&kernel, function.max_rows, cpu.instruction_set().has_tiles()));
             }
         }
         let scratch = zeroed(scratch, "activations")?;
@@ -172,7 +173,7 @@ impl device::Program for Program {
         let set = self.cpu.instruction_set();
         let job = |member: &super::pool::Member<'_>| {
             for step in steps {
-                set.run(&Run { step, call, member, scratch });
+                kernels::run(&Run { step, call, member, scratch, set });
                 member.barrier();
             }
         };

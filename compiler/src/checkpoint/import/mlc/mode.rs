@@ -1,6 +1,6 @@
 //! MLC's quantization modes (`python/mlc_llm/quantization/quantization.py`): those whose bytes are ours, and why the others are not.
 
-use dwindle_schemes::{FloatType, Grouped};
+use dwindle_schemes::{FloatType, Grouped, Zero};
 
 use crate::error::{Error, Result};
 
@@ -29,7 +29,7 @@ pub struct Packing {
 impl Packing {
     /// The format of a matrix whose scales are read as `scale`.
     pub const fn grouped(self, scale: FloatType) -> Grouped {
-        Grouped { bits: self.bits, group: self.group, scale }
+        Grouped { bits: self.bits, group: self.group, scale, zero: Zero::Centered }
     }
 }
 

@@ -3,7 +3,9 @@
 use dwindle_bundle::Call;
 use dwindle_bundle::native::*;
 
-use super::quantize;
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+use super::{attention, quantize};
 
 /// What a kernel needs of one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,17 +192,26 @@ pub fn check_call(kernel: &NativeKernel, call: Call, bytes: &[usize]) -> Result<
     }
 }
 
-/// Scratch memory that a step needs for calls of at most `max_rows` rows.
-pub fn scratch_bytes(kernel: &NativeKernel, max_rows: u32) -> u64 {
+/// Scratch memory that a step needs for calls of at most `max_rows` rows, `tiles` where tile registers are used.
+pub fn scratch_bytes(kernel: &NativeKernel, max_rows: u32, tiles: bool) -> u64 {
     match kernel {
         NativeKernel::MatMul(m) => {
             let rows = u64::from(m.rows.unwrap_or(max_rows));
             match m.matrix.storage {
-                Storage::Grouped { group, .. } => rows * quantize::Record::new(m.matrix.k, group).bytes as u64,
+                Storage::Grouped { bits, group, .. } => {
+                    let record = quantize::Record::new(m.matrix.k, bits, group);
+                    let records = rows * record.bytes as u64;
+                    match tiles {
+                        #[cfg(target_arch = "x86_64")]
+                        true => records.max(tiles::bytes(rows, u64::from(m.matrix.k).next_multiple_of(group.into()))),
+                        _ => records,
+                    }
+                }
                 Storage::Plain(_) if m.rms_norm.is_some() => rows * u64::from(m.matrix.k) * 4,
                 Storage::Plain(_) => 0,
             }
         }
+        NativeKernel::Attention(a) => attention::scratch_bytes(a),
         _ => 0,
     }
 }
