@@ -10,8 +10,8 @@
 /// The names of the parts of a tensor of a `family`, from the first row to the last.
 pub fn parts(name: &str, family: &str) -> Vec<String> {
     match family {
-        "phi3" => return vec![phi3(name)],
-        "gemma3_text" => return split(name.strip_prefix("language_model.").unwrap_or(name)),
+        "phi3" => vec![phi3(name)],
+        "gemma3_text" => split(name.strip_prefix("language_model.").unwrap_or(name)),
         _ => split(name),
     }
 }

@@ -11,6 +11,9 @@ use super::*;
 
 const SHARD: &str = "params_shard_0.bin";
 
+/// What is done to a file, in words and in deed.
+type Change<'c> = (&'c str, &'c dyn Fn(&mut Value));
+
 /// Lines of a message that are compared.
 const MAX_SHOWN: usize = 5;
 
@@ -57,7 +60,7 @@ fn import(change: &dyn Fn(&Path, &mut Value, &mut Value)) -> String {
 }
 
 #[track_caller]
-fn check_index(changes: &[(&str, &dyn Fn(&mut Value))], expected: Expect) {
+fn check_index(changes: &[Change<'_>], expected: Expect) {
     let mut text = String::new();
     for (what, change) in changes {
         writeln!(text, "{what}: {}", import(&|_, index, _| change(index))).unwrap();
@@ -66,7 +69,7 @@ fn check_index(changes: &[(&str, &dyn Fn(&mut Value))], expected: Expect) {
 }
 
 #[track_caller]
-fn check_chat(changes: &[(&str, &dyn Fn(&mut Value))], expected: Expect) {
+fn check_chat(changes: &[Change<'_>], expected: Expect) {
     let mut text = String::new();
     for (what, change) in changes {
         writeln!(text, "{what}: {}", import(&|_, _, chat| change(chat))).unwrap();
@@ -313,7 +316,7 @@ fn quantizations() {
     let names = ["q4f16_autoawq", "q4f16_ft", "e4m3_e4m3_f16", "q4f16_3", "Q4F16_1"];
     let changes: Vec<_> =
         names.iter().map(|name| (*name, move |c: &mut Value| c["quantization"] = json!(name))).collect();
-    let changes: Vec<(&str, &dyn Fn(&mut Value))> = changes.iter().map(|(name, f)| (*name, f as _)).collect();
+    let changes: Vec<Change<'_>> = changes.iter().map(|(name, f)| (*name, f as _)).collect();
     check_chat(
         &changes,
         expect![[r#"
