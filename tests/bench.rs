@@ -96,12 +96,67 @@ fn what_cannot_be_measured_is_refused() {
     }
     let config = config("qwen2");
     let cpu = ["--synthetic", &config, "--target", "cpu"];
-    check(&[&cpu[..], &["--context", "32", "--prompt-tokens", "33"]].concat(), expect![""]);
-    check(&[&cpu[..], &["--context", "32", "--prompt-tokens", "8", "--gen-tokens", "25"]].concat(), expect![""]);
-    check(&[&cpu[..], &["--scheme", "q5"]].concat(), expect![""]);
-    check(&["--synthetic", "gemma-9000b"], expect![""]);
-    check(&["--scheme", "q4f16_1"], expect![""]);
-    check(&["a.dwindle", "--target", "cpu"], expect![""]);
-    check(&["--reps", "0"], expect![""]);
-    check(&["missing.dwindle"], expect![""]);
+    check(
+        &[&cpu[..], &["--context", "32", "--prompt-tokens", "33"]].concat(),
+        expect![[r#"
+        exit code 3
+        error: a prompt of 33 tokens does not fit the context of 32
+    "#]],
+    );
+    check(
+        &[&cpu[..], &["--context", "32", "--prompt-tokens", "8", "--gen-tokens", "25"]].concat(),
+        expect![[r#"
+        exit code 3
+        error: 25 tokens after a prompt of 8 do not fit the context of 32
+    "#]],
+    );
+    check(
+        &[&cpu[..], &["--scheme", "q5"]].concat(),
+        expect![[r#"
+        exit code 3
+        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q4f16_asym, q3f16_1
+    "#]],
+    );
+    check(
+        &["--synthetic", "gemma-9000b"],
+        expect![[r#"
+        exit code 3
+        error: gemma-9000b is neither a preset (gemma-2b, gemma-2-2b, gemma-3-1b, llama-3.2-1b, mistral-7b, phi-3-mini-4k, qwen2-0.5b, qwen2-1.5b, qwen3-0.6b, smollm2-135m, tinyllama-1.1b, llava-onevision-0.5b) nor a readable config.json: No such file or directory (os error 2)
+    "#]],
+    );
+    check(
+        &["--scheme", "q4f16_1"],
+        expect![[r#"
+        exit code 2
+        error: the following required arguments were not provided:
+          --synthetic <PRESET|config.json>
+
+        Usage: dwindle bench --synthetic <PRESET|config.json> --scheme <SCHEME> [BUNDLE]
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        &["a.dwindle", "--target", "cpu"],
+        expect![[r#"
+        exit code 3
+        error: cannot open a.dwindle: a.dwindle: No such file or directory (os error 2): No such file or directory (os error 2)
+    "#]],
+    );
+    check(
+        &["--reps", "0"],
+        expect![[r#"
+        exit code 2
+        error: invalid value '0' for '--reps <N>': 0 is not in 1..=4294967295
+
+        For more information, try '--help'.
+    "#]],
+    );
+    check(
+        &["missing.dwindle"],
+        expect![[r#"
+        exit code 3
+        error: cannot open missing.dwindle: missing.dwindle: No such file or directory (os error 2): No such file or directory (os error 2)
+    "#]],
+    );
 }

@@ -275,9 +275,15 @@ fn mistakes() {
     gguf.tensors[0].1 = 14;
     gguf.tensors[0].2 = vec![256, 1];
     std::fs::write(dwindle.path("model.gguf"), gguf.bytes()).unwrap();
-    expect_test::expect![[""]].assert_eq(&dwindle.fail(&["convert", "model.gguf", "-o", "model"]));
+    expect_test::expect![[r#"
+        exit code 3
+        error: model.gguf: tensors of types that cannot be kept as they are: Q6_K (token_embd.weight); llama-quantize stores the embedding and the head finer than the rest: make the file with `llama-quantize --pure F16.gguf OUT.gguf Q4_0`, or convert the Hugging Face checkpoint
+    "#]].assert_eq(&dwindle.fail(&["convert", "model.gguf", "-o", "model"]));
     let bytes = gguf.bytes();
     std::fs::write(dwindle.path("model.gguf"), &bytes[..bytes.len() / 2]).unwrap();
-    expect_test::expect![[""]].assert_eq(&dwindle.fail(&["convert", "model.gguf", "-o", "model"]));
+    expect_test::expect![[r#"
+        exit code 3
+        error: model.gguf: tensor `blk.2.ffn_up.weight` has 82944 bytes at offset 1057536, but the file has 1091056 after its header: it is incomplete; download the file again
+    "#]].assert_eq(&dwindle.fail(&["convert", "model.gguf", "-o", "model"]));
     assert!(!dwindle.path("model").exists());
 }

@@ -49,10 +49,26 @@ fn one_bundle_answers_alike_on_each_device() {
 #[test]
 fn a_target_that_is_not_there() {
     let dwindle = compiled("cpu");
-    expect![[r#""#]].assert_eq(&dwindle.fail(&["run", "demo.dwindle", "--device", "gpu", "--prompt", "x"]));
-    expect![[r#""#]].assert_eq(&dwindle.fail(&["inspect", "demo.dwindle", "--target", "metal"]));
+    expect![[r#"
+        exit code 5
+        error: the bundle is compiled for cpu, not for vulkan: compile its models again with `--target cpu,vulkan`
+    "#]]
+    .assert_eq(&dwindle.fail(&["run", "demo.dwindle", "--device", "gpu", "--prompt", "x"]));
+    expect![[r#"
+        exit code 5
+        error: the bundle is compiled for cpu, not for metal: compile its models again with `--target cpu,metal`
+    "#]]
+    .assert_eq(&dwindle.fail(&["inspect", "demo.dwindle", "--target", "metal"]));
     let gemma = root().join("demo/packed/pocket-gemma").display().to_string();
     let compile = ["compile", &gemma, "-o", "x.dwindle", "--target"];
-    expect![[r#""#]].assert_eq(&dwindle.fail(&[&compile[..], &["cpu,cpu"]].concat()));
-    expect![[r#""#]].assert_eq(&dwindle.fail(&[&compile[..], &["cpu,vulkan", "--fit", "1GiB"]].concat()));
+    expect![[r#"
+        exit code 3
+        error: target cpu is named twice
+    "#]]
+    .assert_eq(&dwindle.fail(&[&compile[..], &["cpu,cpu"]].concat()));
+    expect![[r#"
+        exit code 3
+        error: --fit fits a bundle for one target: name one target here, not several
+    "#]]
+    .assert_eq(&dwindle.fail(&[&compile[..], &["cpu,vulkan", "--fit", "1GiB"]].concat()));
 }

@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn unknown_names_get_the_list() {
-        expect!["there is no scheme `q4_k_m`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q3f16_1"]
+        expect!["there is no scheme `q4_k_m`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q4f16_asym, q3f16_1"]
             .assert_eq(&Scheme::builtin("q4_k_m").unwrap_err().to_string());
     }
 }

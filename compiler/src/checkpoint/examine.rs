@@ -346,15 +346,16 @@ mod tests {
             &changes,
             true,
             expect![[r#"
-            family     llama (not supported)
-            published  as LlamaForCausalLM
-            tensors    not here: config key `rope_scaling`: is {"rope_type":"yarn","factor":4.0}, but the newer spelling of the same key says {"factor":8.0,"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":64,"rope_type":"llama3"}
+                family     llama (not supported)
+                published  as LlamaForCausalLM
+                tensors    30, 461.8 KiB, files 1
 
-            not supported in the configuration
-              - config key `rope_scaling`: is {"rope_type":"yarn","factor":4.0}, but the newer spelling of the same key says {"factor":8.0,"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":64,"rope_type":"llama3"}
+                not supported in the configuration
+                  - `rope_scaling.rope_type` is "yarn": expected linear, llama3
+                  - `partial_rotary_factor` is 0.5: expected no such key, since its meaning is not implemented
 
-            how to add support: compiler/src/arch/README.md
-        "#]],
+                how to add support: compiler/src/arch/README.md
+            "#]],
         );
         check(
             "llama",
@@ -376,30 +377,30 @@ mod tests {
             &[("dtype", json!("bfloat16")), ("torch_dtype", json!("float16"))],
             true,
             expect![[r#"
-            family     llama (not supported)
-            published  as LlamaForCausalLM
-            tensors    not here: config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16"
+                family     llama (not supported)
+                published  as LlamaForCausalLM
+                tensors    not looked at: the configuration has to be understood first
 
-            not supported in the configuration
-              - config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16"
+                not supported in the configuration
+                  - config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16"
 
-            how to add support: compiler/src/arch/README.md
-        "#]],
+                how to add support: compiler/src/arch/README.md
+            "#]],
         );
         check(
             "llama",
             &[("model_type", Value::Null)],
             true,
             expect![[r#"
-            family     unknown (not supported)
-            published  as LlamaForCausalLM
-            tensors    not looked at: DIR/config.json: has no `model_type`, which names the family of the model
+                family     unknown (not supported)
+                published  as LlamaForCausalLM
+                tensors    not looked at: the configuration has to be understood first
 
-            not supported in the configuration
-              - `model_type`, which names the family, is absent
+                not supported in the configuration
+                  - `model_type`, which names the family, is absent
 
-            how to add support: compiler/src/arch/README.md
-        "#]],
+                how to add support: compiler/src/arch/README.md
+            "#]],
         );
     }
 
@@ -448,18 +449,17 @@ mod tests {
             &[("model_type", json!("llava_next"))],
             false,
             expect![[r#"
-            family     llava_next (not supported)
-            published  as LlavaOnevisionForConditionalGeneration
-            tensors    not looked at: DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights
+                family     llava_next (not supported)
+                published  as LlavaOnevisionForConditionalGeneration
+                tensors    not looked at: DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights
 
-            not supported in the configuration
-              - model_type `llava_next`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
+                not supported in the configuration
+                  - model_type `llava_next`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
 
-            the family most alike is `llava`, which does not understand
-              - `preprocessor_config.json` is absent
+                the configuration is one that `llava_onevision` understands: perhaps it is the same model
 
-            how to add support: compiler/src/arch/README.md
-        "#]],
+                how to add support: compiler/src/arch/README.md
+            "#]],
         );
     }
 

@@ -67,10 +67,10 @@ fn an_ample_budget_changes_nothing() {
         &options(None),
         None,
         expect![[r#"
-        budget 1.0 GiB
-        change         worst moment       saved  why
-        to begin with      67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        contexts: pocket-llava 1024, pocket-gemma 1024"#]],
+            budget 1.0 GiB
+            change         worst moment       saved  why
+            to begin with      67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            contexts: pocket-llava 1024, pocket-gemma 1024"#]],
     );
 }
 
@@ -83,11 +83,11 @@ fn quality_is_given_up_last() {
         &options(None),
         None,
         expect![[r#"
-        budget 66.0 MiB
-        change                  worst moment       saved  why
-        to begin with               67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        residency both -> swap      62.3 MiB     4.7 MiB  costs time at each picture, no quality
-        contexts: pocket-llava 1024, pocket-gemma 1024"#]],
+            budget 66.0 MiB
+            change                  worst moment       saved  why
+            to begin with               67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap      62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            contexts: pocket-llava 1024, pocket-gemma 1024"#]],
     );
     check(
         &models,
@@ -95,13 +95,13 @@ fn quality_is_given_up_last() {
         &options(Some(256)),
         None,
         expect![[r#"
-        budget 62.0 MiB
-        change                             worst moment       saved  why
-        to begin with                          67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        residency both -> swap                 62.3 MiB     4.7 MiB  costs time at each picture, no quality
-        pocket-gemma: context 1024 -> 512      60.8 MiB     1.5 MiB  floor 256
-        pocket-gemma: context 512 -> 896       61.9 MiB    -1.1 MiB  given back: there was room
-        contexts: pocket-llava 1024, pocket-gemma 896"#]],
+            budget 62.0 MiB
+            change                             worst moment       saved  why
+            to begin with                          67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                 62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: context 1024 -> 512      61.0 MiB     1.5 MiB  floor 256
+            pocket-gemma: context 512 -> 768       61.7 MiB  -768.0 KiB  given back: there was room
+            contexts: pocket-llava 1024, pocket-gemma 768"#]],
     );
     check(
         &models,
@@ -109,16 +109,15 @@ fn quality_is_given_up_last() {
         &options(Some(256)),
         None,
         expect![[r#"
-        budget 58.5 MiB
-        change                                          worst moment       saved  why
-        to begin with                                       67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        residency both -> swap                              62.3 MiB     4.7 MiB  costs time at each picture, no quality
-        pocket-gemma: context 1024 -> 512                   60.8 MiB     1.5 MiB  floor 256
-        pocket-gemma: context 512 -> 256                    60.1 MiB   768.0 KiB  floor 256
-        pocket-gemma: embedding q8f16_1 -> q4f16_1          59.9 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: linear layers q8f16_1 -> q4f16_1      58.2 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: embedding q4f16_1 -> q8f16_1          58.4 MiB  -192.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
-        contexts: pocket-llava 1024, pocket-gemma 256"#]],
+            budget 58.5 MiB
+            change                                          worst moment       saved  why
+            to begin with                                       67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                              62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: context 1024 -> 512                   61.0 MiB     1.5 MiB  floor 256
+            pocket-gemma: context 512 -> 256                    60.2 MiB   768.0 KiB  floor 256
+            pocket-gemma: embedding q8f16_1 -> q4f16_1          60.0 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: linear layers q8f16_1 -> q4f16_1      58.3 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
+            contexts: pocket-llava 1024, pocket-gemma 256"#]],
     );
     check(
         &models,
@@ -126,18 +125,18 @@ fn quality_is_given_up_last() {
         &options(Some(256)),
         None,
         expect![[r#"
-        nothing fits into 57.5 MiB: it takes at least 57.9 MiB
-        budget 57.5 MiB
-        change                                          worst moment       saved  why
-        to begin with                                       67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        residency both -> swap                              62.3 MiB     4.7 MiB  costs time at each picture, no quality
-        pocket-gemma: context 1024 -> 512                   60.8 MiB     1.5 MiB  floor 256
-        pocket-gemma: context 512 -> 256                    60.1 MiB   768.0 KiB  floor 256
-        pocket-gemma: embedding q8f16_1 -> q4f16_1          59.9 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: linear layers q8f16_1 -> q4f16_1      58.2 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: embedding q4f16_1 -> q3f16_1          58.2 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
-        pocket-gemma: linear layers q4f16_1 -> q3f16_1      57.9 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
-        allow at least that much, a smaller `--context`, or name variants of fewer bits"#]],
+            nothing fits into 57.5 MiB: it takes at least 58.0 MiB
+            budget 57.5 MiB
+            change                                          worst moment       saved  why
+            to begin with                                       67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                              62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: context 1024 -> 512                   61.0 MiB     1.5 MiB  floor 256
+            pocket-gemma: context 512 -> 256                    60.2 MiB   768.0 KiB  floor 256
+            pocket-gemma: embedding q8f16_1 -> q4f16_1          60.0 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: linear layers q8f16_1 -> q4f16_1      58.3 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: embedding q4f16_1 -> q3f16_1          58.3 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
+            pocket-gemma: linear layers q4f16_1 -> q3f16_1      58.0 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
+            allow at least that much, a smaller `--context`, or name variants of fewer bits"#]],
     );
 }
 
@@ -150,11 +149,11 @@ fn long_caches_become_short_ones() {
         &options(Some(512)),
         None,
         expect![[r#"
-        budget 26.0 MiB
-        change             worst moment       saved  why
-        to begin with          28.7 MiB              pocket-gemma q4f32_1, context 1024
-        caches f32 -> f16      25.7 MiB     3.0 MiB  rounds keys and values to 11 bits
-        contexts: pocket-gemma 1024"#]],
+            budget 26.0 MiB
+            change             worst moment       saved  why
+            to begin with          28.9 MiB              pocket-gemma q4f32_1, context 1024
+            caches f32 -> f16      25.9 MiB     3.0 MiB  rounds keys and values to 11 bits
+            contexts: pocket-gemma 1024"#]],
     );
     let fixed = CompileOptions { kv: Some(dwindle_schemes::FloatType::F32), ..options(Some(512)) };
     check(
@@ -163,11 +162,11 @@ fn long_caches_become_short_ones() {
         &fixed,
         None,
         expect![[r#"
-        budget 26.0 MiB
-        change                             worst moment       saved  why
-        to begin with                          28.7 MiB              pocket-gemma q4f32_1, context 1024
-        pocket-gemma: context 1024 -> 512      25.7 MiB     3.0 MiB  floor 512
-        contexts: pocket-gemma 512"#]],
+            budget 26.0 MiB
+            change                             worst moment       saved  why
+            to begin with                          28.9 MiB              pocket-gemma q4f32_1, context 1024
+            pocket-gemma: context 1024 -> 512      25.9 MiB     3.0 MiB  floor 512
+            contexts: pocket-gemma 512"#]],
     );
 }
 
@@ -180,17 +179,17 @@ fn what_is_fixed_stays() {
         &options(Some(1024)),
         Some(Residency::Both),
         expect![[r#"
-        budget 66.0 MiB
-        change                                          worst moment       saved  why
-        to begin with                                       67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        pocket-llava: embedding q8f16_1 -> q4f16_1          67.0 MiB    48.0 KiB  signal to noise 44.5 -> 19.3 dB
-        pocket-llava: linear layers q8f16_1 -> q4f16_1      66.6 MiB   432.0 KiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: embedding q8f16_1 -> q4f16_1          66.4 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: linear layers q8f16_1 -> q4f16_1      64.7 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
-        pocket-llava: linear layers q4f16_1 -> q8f16_1      65.1 MiB  -432.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
-        pocket-gemma: embedding q4f16_1 -> q8f16_1          65.3 MiB  -192.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
-        pocket-llava: embedding q4f16_1 -> q8f16_1          65.3 MiB   -48.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
-        contexts: pocket-llava 1024, pocket-gemma 1024"#]],
+            budget 66.0 MiB
+            change                                          worst moment       saved  why
+            to begin with                                       67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            pocket-llava: embedding q8f16_1 -> q4f16_1          67.2 MiB    48.0 KiB  signal to noise 44.5 -> 19.3 dB
+            pocket-llava: linear layers q8f16_1 -> q4f16_1      66.8 MiB   432.0 KiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: embedding q8f16_1 -> q4f16_1          66.6 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: linear layers q8f16_1 -> q4f16_1      64.9 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
+            pocket-llava: linear layers q4f16_1 -> q8f16_1      65.3 MiB  -432.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
+            pocket-gemma: embedding q4f16_1 -> q8f16_1          65.5 MiB  -192.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
+            pocket-llava: embedding q4f16_1 -> q8f16_1          65.6 MiB   -48.0 KiB  given back: signal to noise 19.3 -> 44.5 dB
+            contexts: pocket-llava 1024, pocket-gemma 1024"#]],
     );
     check(
         &models,
@@ -209,16 +208,16 @@ fn what_cannot_be_is_told_with_what_would() {
         &options(None),
         None,
         expect![[r#"
-        nothing fits into 50.0 MiB: it takes at least 60.1 MiB
-        budget 50.0 MiB
-        change                                          worst moment       saved  why
-        to begin with                                       67.0 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-        residency both -> swap                              62.3 MiB     4.7 MiB  costs time at each picture, no quality
-        pocket-gemma: embedding q8f16_1 -> q4f16_1          62.1 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: linear layers q8f16_1 -> q4f16_1      60.4 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
-        pocket-gemma: embedding q4f16_1 -> q3f16_1          60.4 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
-        pocket-gemma: linear layers q4f16_1 -> q3f16_1      60.1 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
-        allow at least that much, a smaller `--context`, or name variants of fewer bits"#]],
+            nothing fits into 50.0 MiB: it takes at least 60.3 MiB
+            budget 50.0 MiB
+            change                                          worst moment       saved  why
+            to begin with                                       67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                              62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: embedding q8f16_1 -> q4f16_1          62.3 MiB   192.0 KiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: linear layers q8f16_1 -> q4f16_1      60.6 MiB     1.7 MiB  signal to noise 44.5 -> 19.3 dB
+            pocket-gemma: embedding q4f16_1 -> q3f16_1          60.6 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
+            pocket-gemma: linear layers q4f16_1 -> q3f16_1      60.3 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
+            allow at least that much, a smaller `--context`, or name variants of fewer bits"#]],
     );
 }
 

@@ -211,7 +211,9 @@ fn what_is_no_checkpoint() {
     );
     check_files(
         &[config, ("model-q4.gguf", "")],
-        expect![[r#"DIR/model-q4.gguf: not a GGUF file: it begins with ""; download the file again"#]],
+        expect![
+            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights"
+        ],
     );
     check_files(
         &[config, ("model-00001-of-00002.safetensors", "")],

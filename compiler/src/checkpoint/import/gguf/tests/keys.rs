@@ -158,7 +158,7 @@ fn what_is_understood() {
             let sliding = vec![true, true, false, true];
             gguf.set("gemma3.attention.sliding_window_pattern", Meta::Bools(sliding));
         },
-        expect![[r#"model_type: "gemma3_text", sliding_window: 16, query_pre_attn_scalar: 32.0"#]],
+        expect![[r#"model_type: "gemma3_text", sliding_window: 16, query_pre_attn_scalar: 32"#]],
     );
 }
 
