@@ -152,6 +152,8 @@ impl<'a> Tensor<'a> {
     /// Reads rows that are not mapped.
     fn read(&self, rows: &Range<usize>, given: &mut Rows) -> Result<()> {
         let Origin::Packed(source) = self.origin else { return Ok(()) };
+        given.words.clear();
+        given.floats.clear();
         source.read(self.name, rows.clone(), given)?;
         let bytes = (given.words.len() * 4 + given.floats.len()) as u64;
         assert_eq!(bytes, self.bytes(rows), "a source fills the rows that it is asked for");

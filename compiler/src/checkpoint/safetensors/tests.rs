@@ -170,7 +170,7 @@ fn mistaken_files() {
     check_open(
         b"GGUF\x03\0\0\0\x10\0\0\0",
         expect![
-            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); download the Hugging Face checkpoint that it was made from"
+            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); name it .gguf to convert it as such"
         ],
     );
     check_open(

@@ -407,7 +407,7 @@ fn models() {
             tensor.3 = Storage::F32.encode(&[1.0, 3.0, 2.0, 7.0, 1.0, 1.0, 1.0, 1.0]);
         },
         expect![
-            "config key `rope_scaling`: the divisors in `rope_freqs.weight` come of no scaling that is known; put the config.json of the Hugging Face checkpoint beside the GGUF file"
+            "DIR/model.gguf: config key `rope_scaling`: the divisors in `rope_freqs.weight` come of no scaling that is known; put the config.json of the Hugging Face checkpoint beside the GGUF file"
         ],
     );
     check_import(

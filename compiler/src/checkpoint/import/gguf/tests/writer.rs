@@ -204,14 +204,17 @@ fn q4_0(values: &[f32]) -> Vec<u8> {
     block
 }
 
-/// `quantize_row_q8_0_ref`: the greatest magnitude becomes 127. Here the last value of a block becomes -128, which ggml's readers
-/// take as well and no rounding makes.
+/// `quantize_row_q8_0_ref`: the greatest magnitude becomes 127. Here -127 becomes -128, which ggml's readers take as well and no
+/// rounding makes.
 fn q8_0(values: &[f32]) -> Vec<u8> {
     let most = values.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     let d = most / 127.0;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
     let mut block = f16::from_f32(d).to_le_bytes().to_vec();
-    block.extend(values.iter().map(|value| (value * inverse).round() as i8 as u8));
-    block[2 + 31] = -128_i8 as u8;
+    let code = |value: &f32| match (value * inverse).round() as i8 {
+        -127 => -128,
+        code => code,
+    };
+    block.extend(values.iter().map(|value| code(value) as u8));
     block
 }
