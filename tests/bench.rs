@@ -64,9 +64,17 @@ fn a_model_that_sees_is_measured_with_a_picture() {
     assert!(image["tiles"].as_u64().unwrap() >= 2 && image["rows"].as_u64().unwrap() > 0, "{image}");
     check_spread(&image["seconds_per_tile"]);
     check_spread(&image["turn_seconds"]);
-    let text = dwindle.run(
-        &["bench", "--synthetic", &config("llava_onevision"), "--target", "cpu", "--prompt-tokens", "4", "--gen-tokens", "2"],
-    );
+    let text = dwindle.run(&[
+        "bench",
+        "--synthetic",
+        &config("llava_onevision"),
+        "--target",
+        "cpu",
+        "--prompt-tokens",
+        "4",
+        "--gen-tokens",
+        "2",
+    ]);
     for part in ["prefill     4", "decode      2", "of weights a token", "GB/s", "picture:", "first token after"] {
         assert!(text.contains(part), "{part}: {text}");
     }
