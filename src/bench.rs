@@ -38,8 +38,8 @@ pub struct Options {
     #[arg(long, default_value = DEFAULT_SCHEME, requires = "synthetic")]
     scheme: String,
 
-    /// Targets to compare, for --synthetic and the demo: vulkan, metal or cpu [default: the GPU, or cpu where there is none]
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', conflicts_with = "bundle")]
+    /// Targets to compare: vulkan, metal or cpu; of a bundle, those that it is compiled for [default: the GPU, or cpu where there is none]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     target: Vec<TargetName>,
 
     /// Positions of the KV caches, for --synthetic [default: what the model allows, 4096 at most]
@@ -100,6 +100,10 @@ fn measure(options: &Options, subject: Subject) -> Result<Value> {
 
     let started = Instant::now();
     let device = dwindle_runtime::device::open(&options.device.choice(), &bundle.manifest().target)?;
+    let moment = bundle.manifest().memory.alone(&bundle.manifest().models, &model.name);
+    if let Some(moment) = &moment {
+        dwindle_runtime::budget::check(moment, device.place())?;
+    }
     let mut session = Session::new(Executor::new(&*device, &model.plan, bundle)?, model)?;
     session.executor().wait()?;
     let loaded = opening + started.elapsed();
@@ -138,7 +142,8 @@ fn measure(options: &Options, subject: Subject) -> Result<Value> {
         "bandwidth_share": bandwidth.map(|bandwidth| decode.median * bytes as f64 / bandwidth),
         "load_seconds": loaded.as_secs_f64(),
         "first_token_seconds": (loaded + first_prompt).as_secs_f64(),
-        "device_bytes": model.plan.memory().total(),
+        "device_bytes": model.memory.total(),
+        "planned_peak_bytes": moment.map(|moment| moment.total()),
         "peak_bytes": peak,
         "anonymous_bytes": anonymous,
     }))

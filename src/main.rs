@@ -7,6 +7,7 @@ mod convert;
 mod demo;
 mod device;
 mod exit;
+mod fit;
 mod hub;
 mod inspect;
 mod logits;
@@ -17,6 +18,7 @@ mod run;
 mod schemes;
 mod source;
 mod synth;
+mod work;
 
 use std::process::ExitCode;
 

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use dwindle_compiler::checkpoint::ModelDir;
-use dwindle_compiler::quantize::quantize;
+use dwindle_compiler::quantize::Quantization;
 use dwindle_quant::Method;
-use dwindle_schemes::Scheme;
+use serde_json::json;
 
 use crate::progress::Bars;
+use crate::schemes;
+use crate::work::Announce;
 
 /// Options of `quantize`.
 #[derive(Debug, clap::Args)]
@@ -16,8 +18,8 @@ pub struct Options {
     /// What `dwindle convert` made
     model_dir: PathBuf,
 
-    /// Quantization scheme (see `dwindle schemes`)
-    #[arg(long)]
+    /// Quantization scheme (see `dwindle schemes`), or the file of another one
+    #[arg(long, value_name = "NAME|FILE.toml")]
     scheme: String,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error, same size)
@@ -27,13 +29,24 @@ pub struct Options {
     /// The model directory to write
     #[arg(short, long, value_name = "MODEL_DIR")]
     output: PathBuf,
+
+    #[command(flatten)]
+    announce: Announce,
 }
 
 /// Quantizes.
 pub fn run(options: Options) -> Result<()> {
-    let scheme = Scheme::builtin(&options.scheme)?;
+    let scheme = schemes::named(&options.scheme)?;
     let model = ModelDir::open(&options.model_dir)?;
-    let card = quantize(&model, &scheme, options.method, &options.output, &Bars::default())?;
-    println!("{card}");
+    let quantization = Quantization::open(&model, &scheme, options.method)?;
+    let work = quantization.work().clone();
+    if !options.announce.begin(&work, &options.output)? {
+        return Ok(());
+    }
+    let card = quantization.run(&options.output, &Bars::default())?;
+    match options.announce.json {
+        true => println!("{}", serde_json::to_string_pretty(&json!({ "work": work, "card": card }))?),
+        false => println!("{card}"),
+    }
     Ok(())
 }

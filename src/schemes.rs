@@ -1,8 +1,9 @@
 //! `dwindle schemes`: the list of quantization schemes.
 
 use std::io::Write;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use dwindle_schemes::{Role, Scheme};
 
 /// Options of `schemes`.
@@ -35,19 +36,44 @@ pub fn run(options: Options) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(());
     }
-    writeln!(out, "{:<9} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv")?;
+    writeln!(out, "{:<10} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv")?;
     for scheme in schemes {
         let [linear, vision] = [Role::Linear, Role::VisionLinear].map(|role| scheme.format(role).to_string());
         let bits = scheme.format(Role::Linear).bits_per_weight(TYPICAL_COLUMNS);
         writeln!(
             out,
-            "{:<9} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}",
+            "{:<10} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}",
             scheme.name,
             scheme.kv.name(),
             scheme.summary
         )?;
     }
     Ok(())
+}
+
+/// Longest file of a scheme that is read, in bytes.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The scheme that a user named: a built-in one, or that of a file, which is written like `schemes/q4f16_1.toml`.
+pub fn named(text: &str) -> Result<Scheme> {
+    let path = Path::new(text);
+    if path.extension().is_none_or(|extension| extension != "toml") {
+        return Ok(Scheme::builtin(text)?);
+    }
+    let cannot_read = || format!("cannot read the scheme {text}");
+    let length = path.metadata().with_context(cannot_read)?.len();
+    ensure!(length <= MAX_BYTES, "{text} has {length} bytes: that is no scheme, which has {MAX_BYTES} at most");
+    let scheme =
+        Scheme::parse(&std::fs::read_to_string(path).with_context(cannot_read)?).with_context(|| text.to_owned())?;
+    // A model tells its scheme by name alone; nobody may take one for the other.
+    if let Ok(builtin) = Scheme::builtin(&scheme.name) {
+        ensure!(
+            builtin == scheme,
+            "{text} calls itself {}, as a built-in scheme that is different: give it another name",
+            scheme.name
+        );
+    }
+    Ok(scheme)
 }
 
 /// Columns of the row that bits per weight are given for: Gemma-2B's hidden size; groups that do not divide it are padded.

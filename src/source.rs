@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_compiler::checkpoint::{ModelDir, convert};
+use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert};
+use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
-use dwindle_compiler::quantize::quantize;
+use dwindle_compiler::quantize::Quantization;
+use dwindle_compiler::work::Work;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
+use crate::schemes;
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,14 @@ pub enum Source {
     ModelDir(Named),
     /// A Hugging Face checkpoint on this machine.
     Checkpoint(Named),
+}
+
+/// What a source is or will be.
+pub enum Described {
+    /// It is quantized already.
+    Quantized(ModelDir),
+    /// It will be, which takes this.
+    Planned(Box<Blueprint>, Work),
 }
 
 /// A directory and the name its model gets.
@@ -35,9 +46,9 @@ pub struct Named {
 /// How checkpoints become quantized model directories.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
-    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`)
-    #[arg(long, default_value = DEFAULT_SCHEME)]
-    pub scheme: String,
+    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`), or the file of another one [default: q4f16_1]
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub scheme: Option<String>,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error)
     #[arg(long, default_value = "rtn")]
@@ -48,6 +59,13 @@ pub struct Preparation {
     pub revision: Option<String>,
 }
 
+impl Preparation {
+    /// The scheme that was named, or the usual one.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_deref().unwrap_or(DEFAULT_SCHEME)
+    }
+}
+
 /// The scheme that sources get unless the user names another.
 pub const DEFAULT_SCHEME: &str = "q4f16_1";
 
@@ -55,7 +73,7 @@ impl Source {
     /// Finds out what `text` names; a hub id is downloaded.
     pub fn resolve(text: &str, revision: Option<&str>, bars: &Bars) -> Result<Self> {
         let path = Path::new(text);
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
+        if path.is_file() && is_gguf(path) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             return Ok(Source::Checkpoint(Named { path: path.to_owned(), name }));
         }
@@ -71,9 +89,14 @@ impl Source {
             if ["config.json", "mlc-chat-config.json"].iter().any(|name| path.join(name).is_file()) {
                 return Ok(Source::Checkpoint(named));
             }
-            bail!("{text} holds neither config.json (a Hugging Face checkpoint) nor model.json (a model directory)");
+            if files_in(path)?.iter().any(|file| is_gguf(file)) {
+                return Ok(Source::Checkpoint(named));
+            }
+            bail!(
+                "{text} holds none of config.json (a Hugging Face checkpoint), mlc-chat-config.json (MLC's weights), model.json (a model directory) and a GGUF file"
+            );
         }
-        if hub::is_id(text) {
+        if Self::is_hub_id(text) {
             let hub = Hub::from_env()?;
             let path = hub.fetch(&hub.list(text, revision)?, bars)?;
             let name = text.rsplit('/').next().unwrap_or(text).to_owned();
@@ -82,31 +105,43 @@ impl Source {
         bail!("there is no file or directory {text}, and it is no hub id like google/gemma-2-2b-it");
     }
 
+    /// Whether `text` names a model of the hub: nothing on this machine is called so, and it is written like an id.
+    pub fn is_hub_id(text: &str) -> bool {
+        !Path::new(text).exists() && hub::is_id(text)
+    }
+
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        self.quantized_as(&schemes::named(preparation.scheme())?, preparation.method, work, progress)
+    }
+
+    /// The same with a scheme of one's own.
+    pub fn quantized_as(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ModelDir> {
         match self {
-            Source::Bundle(path) => bail!(
-                "{} is a file; a directory with a checkpoint or a model directory is expected here{}",
-                path.display(),
-                hint_for_file(path)
-            ),
+            Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
-                if model.model.scheme.is_some() {
-                    return Ok(model);
-                }
-                self.quantize(&model, &named.name, preparation, work, progress)
-            }
-            Source::Checkpoint(named) => {
-                let model = self.converted(work, progress)?;
                 if model.scheme().is_some() {
                     return Ok(model);
                 }
-                let full = model.path().to_owned();
-                let quantized = self.quantize(&model, &named.name, preparation, work, progress)?;
-                drop(model);
-                std::fs::remove_dir_all(&full).with_context(|| format!("cannot remove {}", full.display()))?;
-                Ok(quantized)
+                let out = work.join(&named.name);
+                let quantization = Quantization::open(&model, scheme, method)?;
+                eprintln!("{}", quantization.work());
+                quantization.run(&out, progress)?;
+                Ok(ModelDir::open(&out)?)
+            }
+            Source::Checkpoint(named) => {
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                eprintln!("{}", conversion.work());
+                let (model, report) = conversion.run(&work.join(&named.name), progress)?;
+                warn(&report);
+                Ok(model)
             }
         }
     }
@@ -119,11 +154,55 @@ impl Source {
             }
             Source::ModelDir(named) => Ok(ModelDir::open(&named.path)?),
             Source::Checkpoint(named) => {
-                let (model, report) = convert(&named.path, &work.join("full").join(&named.name), progress)?;
-                report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                let (model, report) = convert(&named.path, &work.join(&named.name), progress)?;
+                warn(&report);
                 Ok(model)
             }
         }
+    }
+
+    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`, of which only headers are read.
+    /// What is packed in a format of its own is imported into a subdirectory of what `work` gives.
+    pub fn described<'a>(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &dyn Fn() -> Result<&'a Path>,
+        progress: &dyn Progress,
+    ) -> Result<Described> {
+        match self {
+            Source::Bundle(path) => bail!(not_a_model(path)),
+            Source::ModelDir(named) => {
+                let directory = ModelDir::open(&named.path)?;
+                Ok(match directory.scheme() {
+                    Some(_) => Described::Quantized(directory),
+                    None => {
+                        let model = directory.model.clone();
+                        let work = Quantization::open(&directory, scheme, method)?.work().clone();
+                        let planned = Blueprint::quantized(&named.name, model, &named.path, scheme, method);
+                        Described::Planned(Box::new(planned), work)
+                    }
+                })
+            }
+            Source::Checkpoint(named) => {
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                if conversion.packed_as().is_some() {
+                    drop(conversion);
+                    return Ok(Described::Quantized(self.converted(work()?, progress)?));
+                }
+                let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
+                Ok(Described::Planned(Box::new(planned), conversion.work().clone()))
+            }
+        }
+    }
+
+    /// Bytes of the files that it consists of.
+    pub fn bytes(&self) -> Result<u64> {
+        let length = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(metadata.len())
+        };
+        self.content_files()?.iter().map(length).sum()
     }
 
     /// The name a model made of this gets.
@@ -134,20 +213,6 @@ impl Source {
         }
     }
 
-    fn quantize(
-        &self,
-        model: &ModelDir,
-        name: &str,
-        preparation: &Preparation,
-        work: &Path,
-        progress: &dyn Progress,
-    ) -> Result<ModelDir> {
-        let scheme = Scheme::builtin(&preparation.scheme)?;
-        let out = work.join("quantized").join(name);
-        quantize(model, &scheme, preparation.method, &out, progress)?;
-        Ok(ModelDir::open(&out)?)
-    }
-
     /// The files whose contents decide what comes of this source, in a fixed order.
     pub fn content_files(&self) -> Result<Vec<PathBuf>> {
         let directory = match self {
@@ -155,27 +220,49 @@ impl Source {
             Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
         };
         if directory.is_file() {
-            return Ok(vec![directory.clone()]);
+            // The files of a checkpoint beside a GGUF file win over its metadata.
+            let beside = ["config.json"].iter().chain(&CARRIED_FILES).map(|name| directory.with_file_name(name));
+            return Ok(beside.filter(|file| file.is_file()).chain([directory.clone()]).collect());
         }
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
-            let path = entry?.path();
-            let relevant = path
-                .extension()
-                .is_some_and(|e| ["json", "jinja", "safetensors", "bin"].iter().any(|known| e == *known));
-            if relevant && path.is_file() {
-                files.push(path);
-            }
-        }
-        files.sort();
+        let mut files = files_in(directory)?;
+        files.retain(|path| {
+            let known = ["json", "jinja", "safetensors", "bin"];
+            is_gguf(path) || path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known))
+        });
         Ok(files)
     }
+}
+
+fn warn(report: &ConvertReport) {
+    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The files of a directory, in order.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn directory_name(path: &Path) -> Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot open {}", path.display()))?;
     let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
     name.with_context(|| format!("{} has no name", path.display()))
+}
+
+fn not_a_model(path: &Path) -> String {
+    let hint = hint_for_file(path);
+    format!("{} is a file; a directory with a checkpoint or a model directory is expected here{hint}", path.display())
 }
 
 fn hint_for_file(path: &Path) -> String {

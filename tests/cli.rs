@@ -28,7 +28,7 @@ fn mistakes_in_arguments() {
         &["quantize", "nowhere", "--scheme", "q5", "-o", "x"],
         expect![[r#"
         exit code 3
-        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q3f16_1
+        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q4f16_asym, q3f16_1
     "#]],
     );
     check_failure(
@@ -48,9 +48,9 @@ fn mistakes_in_arguments() {
     check_failure(
         &["convert", "nobody/nothing", "-o", "x"],
         expect![[r#"
-        exit code 3
-        error: nobody/nothing (revision main) is not in the cache and HF_HUB_OFFLINE is set: unset it to download, or name a local directory
-    "#]],
+            exit code 3
+            error: nobody/nothing (revision main): not in the cache hf/hub and HF_HUB_OFFLINE is set: unset it to download, or name a local directory
+        "#]],
     );
     check_failure(
         &["run", "no-such.dwindle", "--prompt", "x"],
@@ -129,13 +129,14 @@ fn files_of_the_wrong_kind() {
 #[test]
 fn the_list_of_schemes() {
     expect![[r#"
-        scheme    bits/w  linear     vision     kv    summary
-        q0f32     32.000  f32        f32        f32   32-bit floats throughout; the reference
-        q0f16     16.000  f16        f16        f16   16-bit floats throughout
-        q8f16_1    8.500  q8g32f16   q8g32f16   f16   8-bit weights in groups of 32, f16 scales
-        q4f32_1    5.000  q4g32f32   q8g32f32   f32   4-bit weights in groups of 32, f32 scales
-        q4f16_1    4.500  q4g32f16   q8g32f16   f16   4-bit weights in groups of 32, f16 scales
-        q3f16_1    3.656  q3g40f16   q8g32f16   f16   3-bit weights in groups of 40, f16 scales
+        scheme     bits/w  linear     vision     kv    summary
+        q0f32      32.000  f32        f32        f32   32-bit floats throughout; the reference
+        q0f16      16.000  f16        f16        f16   16-bit floats throughout
+        q8f16_1     8.500  q8g32f16   q8g32f16   f16   8-bit weights in groups of 32, f16 scales
+        q4f32_1     5.000  q4g32f32   q8g32f32   f32   4-bit weights in groups of 32, f32 scales
+        q4f16_1     4.500  q4g32f16   q8g32f16   f16   4-bit weights in groups of 32, f16 scales
+        q4f16_asym  4.250  q4g128f16z q8g32f16   f16   4-bit weights in groups of 128, f16 scales and zeros
+        q3f16_1     3.656  q3g40f16   q8g32f16   f16   3-bit weights in groups of 40, f16 scales
     "#]]
     .assert_eq(&Dwindle::new().run(&["schemes"]));
 }
@@ -280,6 +281,7 @@ fn a_prompt_longer_than_the_context() {
     "#]].assert_eq(&dwindle.fail(&["run", "short.dwindle", "--prompt", &long]));
     expect![[r#"
         exit code 3
+        convert: 7.5 MiB in, 2.3 MiB out; needs 4.3 MiB of disk, 28.3 MiB of memory
         error: a context of 100000 is not possible: `pocket-gemma` was made for 1 to 1024 positions
     "#]]
     .assert_eq(&dwindle.fail(&["compile", &checkpoint, "--context", "100000", "-o", "long.dwindle"]));

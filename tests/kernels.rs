@@ -26,7 +26,24 @@ const HALF: f32 = 2e-3;
 /// Moved, not computed.
 const EXACT: f32 = 0.0;
 
-const FORMATS: [&str; 8] = ["f32", "f16", "q8g32f16", "q4g32f16", "q4g32f32", "q3g40f16", "q3g10f16", "q4g8f16"];
+const FORMATS: [&str; 16] = [
+    "f32",
+    "f16",
+    "q8g32f16",
+    "q4g32f16",
+    "q4g32f32",
+    "q3g40f16",
+    "q3g10f16",
+    "q4g8f16",
+    "q4g32f16z8",
+    "q8g32f16z128",
+    "q4g128f16z",
+    "q4g64f16z",
+    "q4g32f32z",
+    "q4g8f16z",
+    "q3g10f16z",
+    "q8g32f16z",
+];
 
 /// Left where a kernel must not write.
 const UNTOUCHED: f32 = 7.5;

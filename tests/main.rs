@@ -2,9 +2,15 @@
 
 mod bench;
 mod cli;
+mod convert;
 mod end_to_end;
+mod gguf;
 mod golden;
 mod hub;
+mod imports;
 mod kernels;
+mod memory;
+mod mlc;
+mod targets;
 mod tidy;
 mod workbench;

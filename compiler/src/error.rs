@@ -1,5 +1,6 @@
 //! The crate's errors: where, what, and what to do next.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +85,35 @@ pub enum Error {
         problems: Vec<String>,
     },
 
+    /// A GGUF file that is damaged, or holds what is not supported.
+    #[error("{}:{}", path.display(), one_or_bullets(reasons))]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, one sentence each.
+        reasons: Vec<String>,
+    },
+
+    /// Tensors of a GGUF file whose values cannot be kept as they are.
+    #[error("{}: tensors of types that cannot be kept as they are: {}; {}", path.display(), by_type(tensors), gguf_hint(*only_tables))]
+    GgufTypes {
+        /// The file.
+        path: PathBuf,
+        /// Name and type of each.
+        tensors: Vec<(String, &'static str)>,
+        /// They are only the embedding and the head.
+        only_tables: bool,
+    },
+
+    /// A configuration beside a GGUF file that tells of another model.
+    #[error("{} is not of the GGUF file beside it; put the file in a directory of its own, or its own config.json beside it:{}", path.display(), bullets(problems))]
+    Sidecar {
+        /// The `config.json`.
+        path: PathBuf,
+        /// One line for each contradiction.
+        problems: Vec<String>,
+    },
+
     /// A JSON file that is not what it should be.
     #[error("{}: {reason}", path.display())]
     Json {
@@ -120,6 +150,15 @@ pub enum Error {
         family: String,
         /// All that differs.
         problems: Box<TensorProblems>,
+    },
+
+    /// Layers of a quantized checkpoint that contradict its configuration or each other.
+    #[error("{} is a quantized checkpoint that does not hold what it should; download it again:{}", path.display(), bullets(problems))]
+    PackedLayers {
+        /// The directory.
+        path: PathBuf,
+        /// One line for each contradiction.
+        problems: Vec<String>,
     },
 
     /// A directory that `convert` or `quantize` did not write.
@@ -264,6 +303,20 @@ pub enum Error {
         reason: String,
     },
 
+    /// No choice makes a bundle that fits into a budget.
+    #[error(
+        "nothing fits into {}: it takes at least {}\n{table}\nallow at least that much, a smaller `--context`, or name variants of fewer bits",
+        Size(*budget), Size(*needed)
+    )]
+    Fit {
+        /// Bytes that the worst moment may take.
+        budget: u64,
+        /// Bytes that it takes at the least.
+        needed: u64,
+        /// What was tried.
+        table: String,
+    },
+
     /// A scheme that is not built in.
     #[error(transparent)]
     Scheme(#[from] dwindle_schemes::Error),
@@ -309,6 +362,38 @@ fn io_hint(error: &io::Error) -> &'static str {
 
 fn bullets(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  - {line}")).collect()
+}
+
+/// One reason in the same line, several below each other.
+fn one_or_bullets(reasons: &[String]) -> String {
+    match reasons {
+        [reason] => format!(" {reason}"),
+        _ => bullets(reasons),
+    }
+}
+
+/// `Q6_K (output.weight)`: types, each with the first tensors that have it.
+fn by_type(tensors: &[(String, &'static str)]) -> String {
+    let mut types = BTreeMap::<_, Vec<&str>>::new();
+    tensors.iter().for_each(|(name, kind)| types.entry(*kind).or_default().push(name));
+    let list = |(kind, names): (&&str, &Vec<&str>)| {
+        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+        format!("{kind} ({}{more})", names[..names.len().min(3)].join(", "))
+    };
+    types.iter().map(list).collect::<Vec<_>>().join(", ")
+}
+
+fn gguf_hint(only_tables: bool) -> &'static str {
+    match only_tables {
+        true => {
+            "llama-quantize stores the embedding and the head finer than the rest: make the file with `llama-quantize --pure \
+             F16.gguf OUT.gguf Q4_0`, or convert the Hugging Face checkpoint"
+        }
+        false => {
+            "Q4_0, Q8_0, F16, BF16 and F32 are: make such a file with `llama-quantize --pure F16.gguf OUT.gguf Q4_0`, or \
+             convert the Hugging Face checkpoint"
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod arch;
 pub mod checkpoint;
 pub mod compile;
 mod error;
+pub mod fit;
 pub mod graph;
 pub mod kernels;
 pub mod lower;
@@ -18,3 +19,7 @@ mod transcribe;
 pub mod work;
 
 pub use error::{Error, Result};
+
+// Test files that the workspace's tests include, too, call this crate by its name.
+#[cfg(test)]
+extern crate self as dwindle_compiler;

@@ -2,7 +2,9 @@
 //!
 //! Matrices are drawn from a normal distribution of standard deviation 0.02, as models are initialised; norms are near
 //! their neutral value. Each tensor's numbers depend on its name and the seed alone, so the bytes do not depend on
-//! threads. The checkpoint has no tokenizer: its tokens mean nothing.
+//! threads. The checkpoint has no tokenizer, unless [`write_tokenizer`] adds one: its tokens mean nothing.
+
+mod tokenizer;
 
 mod packed;
 
@@ -12,6 +14,8 @@ use std::path::Path;
 use dwindle_schemes::{FloatType, Role};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
+
+pub use tokenizer::write_tokenizer;
 
 use crate::arch::{self, TensorSpec};
 use crate::checkpoint::safetensors::{Element, Layout, TensorWriter};

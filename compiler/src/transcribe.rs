@@ -26,7 +26,7 @@ use crate::checkpoint::safetensors::{SafeTensors, TensorWriter};
 use crate::checkpoint::{
     CarriedFile, MODEL_SAFETENSORS, ModelJson, OutputDirectory, SourceFile, TensorInfo, stored_layout,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::work::Work;
 
@@ -154,10 +154,10 @@ impl Transcript {
         let encode = |_: &[u8], (index, rows): &(usize, _)| {
             scratch.with(|scratch| tensors[*index].transcribe(rows, self.mode, &self.writer, scratch))
         };
-        let (parts, hash) = stream::stream(file, blocks, wanted, progress, &encode)?;
-        let outcomes = outcomes(&tensors, parts.into_iter().map(|((index, _), stats)| (index, stats)));
+        let streamed = stream::stream(file, blocks, wanted, progress, &encode)?;
+        let outcomes = outcomes(&tensors, streamed.results.into_iter().map(|((index, _), stats)| (index, stats)));
         self.outcomes.extend(outcomes);
-        Ok(hash)
+        Ok(streamed.hashed)
     }
 
     /// After [`file`](Self::file): makes what was written durable, so that the file need never be read again.
@@ -189,12 +189,17 @@ impl Transcript {
         };
         let files = source.files();
         let (hashes, parts) = rayon::join(
-            || files.par_iter().map(|path| stream::hash(path, progress)).collect::<Result<Vec<_>>>(),
+            || files.par_iter().map(|path| stream::hash(path, source.md5(path), progress)).collect::<Result<Vec<_>>>(),
             || blocks.par_iter().map(encode).collect::<Result<Vec<_>>>(),
         );
+        let (sources, wrong): (Vec<_>, Vec<_>) = hashes?.into_iter().unzip();
+        let problems: Vec<String> = wrong.into_iter().flatten().collect();
+        if !problems.is_empty() {
+            return Err(Error::ShardIndex { path: source.path().to_owned(), problems });
+        }
         let outcomes = outcomes(&tensors, parts?);
         self.outcomes.extend(outcomes);
-        hashes
+        Ok(sources)
     }
 
     /// Completes the model directory: `carry` writes what the model carries, `describe` has the last word on its description.

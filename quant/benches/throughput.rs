@@ -19,7 +19,7 @@ fn main() {
     for format in ["q3g40f16", "q4g32f16", "q4g32f32", "q8g32f16"] {
         let Ok(Format::Grouped(grouped)) = format.parse() else { panic!("{format} is grouped") };
         let mut words = vec![0; ROWS * grouped.words(COLUMNS)];
-        let mut scales = vec![0.0; ROWS * grouped.groups(COLUMNS)];
+        let mut scales = vec![0.0; ROWS * grouped.scales(COLUMNS)];
         let mut decoded = vec![0.0; ROWS * COLUMNS];
         let mut of_rtn = 0.0;
         for method in Method::ALL {

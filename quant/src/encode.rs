@@ -4,9 +4,9 @@ use dwindle_schemes::Grouped;
 
 use crate::error::check_length;
 use crate::float::round;
-use crate::rtn::{LANES, greatest_magnitude};
+use crate::rtn::{LANES, Levels, greatest_magnitude};
 use crate::wide::{self, Wide};
-use crate::{Error, Method, pack, rtn, search};
+use crate::{Error, Method, asymmetric, pack, rtn, search};
 
 /// Values of a group at most.
 pub const MAX_GROUP: usize = 4096;
@@ -15,8 +15,8 @@ pub const MAX_GROUP: usize = 4096;
 ///
 /// - `values`: `[rows, columns]`, finite
 /// - `words`: `[rows, grouped.words(columns)]`, packed codes; the padding of each row's last group holds code 0
-/// - `scales`: `[rows, grouped.groups(columns)]`, already rounded to `grouped.scale`, so that
-///   [`write_floats`](crate::write_floats) stores them exactly
+/// - `scales`: `[rows, grouped.scales(columns)]`, zeros between them where groups have their own; already rounded to
+///   `grouped.scale`, so that [`write_floats`](crate::write_floats) stores them exactly
 ///
 /// # Errors
 /// [`Error::NotFinite`] and [`Error::ScaleOverflow`] name the place, counted in these rows (see [`Error::below`]);
@@ -62,13 +62,14 @@ pub fn decode_rows(
 
 fn check(grouped: &Grouped, columns: usize, values: usize, words: usize, scales: usize) -> Result<(), Error> {
     let whole_words = matches!(grouped.bits, 3 | 4 | 8) && grouped.group.is_multiple_of(grouped.codes_per_word());
-    if !whole_words || grouped.group == 0 || grouped.group > MAX_GROUP {
+    let is_code = whole_words && grouped.constant_zero().is_none_or(|zero| zero <= grouped.max_code());
+    if !is_code || grouped.group == 0 || grouped.group > MAX_GROUP {
         return Err(Error::Format(*grouped));
     }
     let rows = values.checked_div(columns).unwrap_or(0);
     check_length("values of whole rows", values, rows * columns)?;
     check_length("words", words, rows * grouped.words(columns))?;
-    check_length("scales", scales, rows * grouped.groups(columns))
+    check_length("scales", scales, rows * grouped.scales(columns))
 }
 
 struct Encode<'a, const BITS: u32> {
@@ -95,13 +96,17 @@ impl<const BITS: u32> Wide for Encode<'_, BITS> {
         let mut normal = [[0.0; LANES]; CHUNKS];
         let mut codes = [[0; LANES]; CHUNKS];
         let mut tried = [[0; LANES]; CHUNKS];
-        let words_per_group = grouped.words_per_group();
+        let (words_per_group, scales_per_group) = (grouped.words_per_group(), grouped.scales(1));
+        let levels = grouped.constant_zero().map(|zero| Levels::all(BITS, zero));
         let rows = values
             .chunks_exact(columns)
             .zip(words.chunks_exact_mut(grouped.words(columns)))
-            .zip(scales.chunks_exact_mut(grouped.groups(columns)));
+            .zip(scales.chunks_exact_mut(grouped.scales(columns)));
         for (row, ((values, words), scales)) in rows.enumerate() {
-            let groups = values.chunks(grouped.group).zip(words.chunks_exact_mut(words_per_group)).zip(scales);
+            let groups = values
+                .chunks(grouped.group)
+                .zip(words.chunks_exact_mut(words_per_group))
+                .zip(scales.chunks_exact_mut(scales_per_group));
             for (index, ((values, words), stored)) in groups.enumerate() {
                 let w = match values.as_chunks::<LANES>() {
                     (chunks, []) => chunks,
@@ -118,15 +123,25 @@ impl<const BITS: u32> Wide for Encode<'_, BITS> {
                 if !greatest.is_finite() {
                     return Err(not_finite(row, column, values));
                 }
-                let used = &mut codes[..w.len()];
-                let scale = rtn::encode_group::<BITS>(w, greatest, used);
-                *stored = round(grouped.scale, scale);
-                if !stored.is_finite() {
+                let (used, tried) = (&mut codes[..w.len()], &mut tried[..w.len()]);
+                let scale = match levels {
+                    Some(levels) => {
+                        let scale = rtn::encode_group(w, greatest, levels.symmetric(), used);
+                        stored[0] = round(grouped.scale, scale);
+                        scale
+                    }
+                    None => {
+                        let choice = asymmetric::encode_group(w, BITS, grouped.scale, method, used, tried);
+                        stored.copy_from_slice(&[choice.scale, choice.zero as f32]);
+                        choice.unrounded
+                    }
+                };
+                if !stored[0].is_finite() {
                     return Err(Error::ScaleOverflow { row, column, scale, float: grouped.scale });
                 }
-                if method == Method::Search {
-                    let (normal, tried) = (&mut normal[..w.len()], &mut tried[..w.len()]);
-                    *stored = search::improve_group::<BITS>(w, greatest, *stored, grouped.scale, used, normal, tried);
+                if let (Method::Search, Some(levels)) = (method, levels) {
+                    let scratch = search::Scratch { normal: &mut normal[..w.len()], tried };
+                    stored[0] = search::improve_group(w, greatest, stored[0], grouped.scale, levels, used, scratch);
                 }
                 let codes = codes.as_flattened_mut();
                 if values.len() < grouped.group {
@@ -165,12 +180,15 @@ impl<const BITS: u32> Wide for Decode<'_, BITS> {
         let rows = values
             .chunks_exact_mut(columns)
             .zip(words.chunks_exact(grouped.words(columns)))
-            .zip(scales.chunks_exact(grouped.groups(columns)));
+            .zip(scales.chunks_exact(grouped.scales(columns)));
+        let zero = grouped.constant_zero().map(|zero| zero as f32);
         for ((values, words), scales) in rows {
-            let groups =
-                values.chunks_mut(grouped.group).zip(words.chunks_exact(grouped.words_per_group())).zip(scales);
+            let groups = values
+                .chunks_mut(grouped.group)
+                .zip(words.chunks_exact(grouped.words_per_group()))
+                .zip(scales.chunks_exact(grouped.scales(1)));
             for ((values, words), scale) in groups {
-                pack::decode_group::<BITS>(words, *scale, values);
+                pack::decode_group::<BITS>(words, scale[0], zero.unwrap_or_else(|| scale[1]), values);
             }
         }
     }

@@ -52,8 +52,8 @@ pub enum Error {
         /// The length that fits the others.
         needed: usize,
     },
-    /// Bits other than 3, 4 and 8, or a group that is empty, too long or not of whole words.
-    #[error("{} bits in groups of {} are no format: 3, 4 or 8 bits, groups of whole words, at most {} values", .0.bits, .0.group, crate::MAX_GROUP)]
+    /// Bits other than 3, 4 and 8, a zero that is no code, or a group that is empty, too long or not of whole words.
+    #[error("{} bits in groups of {} with zero {:?} are no format: 3, 4 or 8 bits, groups of whole words, at most {} values, a code as zero", .0.bits, .0.group, .0.zero, crate::MAX_GROUP)]
     Format(Grouped),
 }
 

@@ -23,13 +23,12 @@ fn nibbles(bytes: u64) -> u32 {
 
 /// Decodes a group: `values[j] = (code j - zero) * scale`, for as many values as there are.
 #[inline(always)]
-pub(crate) fn decode_group<const BITS: u32>(words: &[u32], scale: f32, values: &mut [f32]) {
+pub(crate) fn decode_group<const BITS: u32>(words: &[u32], scale: f32, zero: f32, values: &mut [f32]) {
     let per_word = (32 / BITS) as usize;
-    let zero = (1 << (BITS - 1)) - 1;
     for (values, word) in values.chunks_mut(per_word).zip(words) {
         for (j, value) in values.iter_mut().enumerate() {
             let code = word >> (j as u32 * BITS) & ((1 << BITS) - 1);
-            *value = (code as i32 - zero) as f32 * scale;
+            *value = (code as i32 as f32 - zero) * scale;
         }
     }
 }
@@ -48,9 +47,8 @@ mod tests {
         let mut words = vec![u32::MAX; codes.len() / per_word];
         pack::<BITS>(&codes, &mut words);
         let mut values = vec![f32::NAN; count];
-        decode_group::<BITS>(&words, 1.0, &mut values);
-        let zero = (1 << (BITS - 1)) - 1;
-        assert!(values.iter().zip(&codes).all(|(value, code)| *value == (i32::from(*code) - zero) as f32));
+        decode_group::<BITS>(&words, 2.0, 3.0, &mut values);
+        assert!(values.iter().zip(&codes).all(|(value, code)| *value == (f32::from(*code) - 3.0) * 2.0));
         for (word, codes) in words.iter().zip(codes.chunks(per_word)) {
             let sum: u64 = codes.iter().enumerate().map(|(j, code)| u64::from(*code) << (j as u32 * BITS)).sum();
             assert_eq!(u64::from(*word), sum, "the layout's definition");

@@ -1,6 +1,7 @@
 //! Round to nearest: the greatest magnitude of a group sets the scale.
 //!
-//! In f32, for a group w with m = 2^(b-1) - 1: s = max|w| / m, q = clip(round(w / s) + m, 0, 2m), halves to even. This
+//! In f32, for a group w, codes 0 to h of which z stands for 0, and m = min(z, h - z): s = max|w| / m,
+//! q = clip(round(w / s) + z, z - m, z + m), halves to even. With z = m = 2^(b-1) - 1 this
 //! is the rule of MLC LLM (`python/mlc_llm/quantization/group_quantization.py`) in f32 arithmetic. Codes come from the
 //! unrounded s, as there; what is stored is s rounded.
 
@@ -36,12 +37,35 @@ pub(crate) fn greatest_magnitude(w: &[[f32; LANES]]) -> f32 {
     f32::from_bits(greatest.into_iter().fold(0, i32::max) as u32)
 }
 
-/// The codes nearest to `w / scale`, for codes that stand for `-zero..=highest`. `scale` is finite and not 0, and
-/// |w / scale| below 2^22.
+/// Codes by what they stand for: those of `low..=high`, in units of the scale, of which `zero` is the code of 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Levels {
+    /// The code of 0.
+    pub zero: i32,
+    /// At most 0.
+    pub low: i32,
+    /// At least 0.
+    pub high: i32,
+}
+
+impl Levels {
+    /// All codes of `bits` bits.
+    pub fn all(bits: u32, zero: u32) -> Levels {
+        Levels { zero: zero as i32, low: -(zero as i32), high: (1 << bits) - 1 - zero as i32 }
+    }
+
+    /// Those of which there are as many below 0 as above.
+    pub fn symmetric(self) -> Levels {
+        let most = self.high.min(-self.low);
+        Levels { low: -most, high: most, ..self }
+    }
+}
+
+/// The codes nearest to `w / scale`. `scale` is finite and not 0, and |w / scale| below 2^22.
 #[inline(always)]
-pub(crate) fn nearest_codes<const BITS: u32>(w: &[[f32; LANES]], scale: f32, highest: i32, codes: &mut [[u8; LANES]]) {
-    let zero = (1 << (BITS - 1)) - 1;
-    let (low, high) = (-zero as f32, highest as f32);
+pub(crate) fn nearest_codes(w: &[[f32; LANES]], scale: f32, levels: Levels, codes: &mut [[u8; LANES]]) {
+    let zero = levels.zero;
+    let (low, high) = (levels.low as f32, levels.high as f32);
     for (codes, w) in codes.iter_mut().zip(w) {
         for (code, w) in codes.iter_mut().zip(w) {
             // Clipping before rounding gives the same, as the limits are integers, and then the low bits of the sum
@@ -53,14 +77,14 @@ pub(crate) fn nearest_codes<const BITS: u32>(w: &[[f32; LANES]], scale: f32, hig
 }
 
 /// Chooses the codes of a group whose greatest magnitude is `greatest` (finite) and returns the unrounded scale.
+/// `levels` are [symmetric](Levels::symmetric); where 0 is the only one, all codes stand for it.
 #[inline(always)]
-pub(crate) fn encode_group<const BITS: u32>(w: &[[f32; LANES]], greatest: f32, codes: &mut [[u8; LANES]]) -> f32 {
-    let zero = (1 << (BITS - 1)) - 1;
-    let scale = greatest / zero as f32;
+pub(crate) fn encode_group(w: &[[f32; LANES]], greatest: f32, levels: Levels, codes: &mut [[u8; LANES]]) -> f32 {
+    let scale = if levels.high == 0 { 0.0 } else { greatest / levels.high as f32 };
     if scale == 0.0 {
-        codes.fill([zero as u8; LANES]);
+        codes.fill([levels.zero as u8; LANES]);
     } else {
-        nearest_codes::<BITS>(w, scale, zero, codes);
+        nearest_codes(w, scale, levels, codes);
     }
     scale
 }
@@ -92,7 +116,8 @@ mod tests {
         for units in [1_u32, 2, 3, 4, 10, 11, 190, 1000] {
             let w = f32::from_bits(units);
             let mut codes = [[9; LANES]];
-            let scale = encode_group::<8>(&[[w, -w, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], w, &mut codes);
+            let scale =
+                encode_group(&[[w, -w, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], w, Levels::all(8, 127).symmetric(), &mut codes);
             let expected = |w: f32| match scale {
                 0.0 => 127,
                 _ => ((w / scale).round_ties_even() + 127.0).clamp(0.0, 254.0) as u8,

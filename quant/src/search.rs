@@ -1,9 +1,9 @@
 //! Least squared error of a group, with a scale of either sign and all codes.
 //!
-//! For fixed codes q, with r = q - m, the error Σ (w - r s)² is least at s = Σwr / Σr², where it is
-//! Σw² - (Σwr)² / Σr². For a fixed s the best r is the nearest in -m..=m+1. So the search
+//! For fixed codes q, with r = q - z, the error Σ (w - r s)² is least at s = Σwr / Σr², where it is
+//! Σw² - (Σwr)² / Σr². For a fixed s the best r is the nearest in -z..=h - z, for codes 0..=h. So the search
 //!
-//! 1. tries s = ± max|w| / d for some d around m + 1, on each side as far as a group may profit from clipping its
+//! 1. tries s = ± max|w| / d for some d around max(z, h - z), on each side as far as a group may profit from clipping its
 //!    greatest value, and keeps the r with the greatest (Σwr)² / Σr²;
 //! 2. alternates best s and best r from there while that grows (Lloyd's iteration on a uniform grid);
 //! 3. rounds s to its stored type, takes the nearest r for *that*, and keeps `rtn`'s codes and scale unless the error as
@@ -14,15 +14,23 @@
 use dwindle_schemes::FloatType;
 
 use crate::float::round;
-use crate::rtn::{LANES, clip, nearest_codes, round_half_even};
+use crate::rtn::{LANES, Levels, clip, nearest_codes, round_half_even};
 
 /// Rounds of step 2 at most; nearly all groups are stationary before.
 const ROUNDS: usize = 4;
 
-/// Step 1 tries max|w| / s from m + 1 + `FIRST` on, `STEPS` times, `STEP` further each.
+/// Step 1 tries max|w| / s from max(z, h - z) + `FIRST` on, `STEPS` times, `STEP` further each.
 const FIRST: f32 = -1.2;
 const STEP: f32 = 0.2;
 const STEPS: u32 = 14;
+
+/// Memory for one group.
+pub(crate) struct Scratch<'a> {
+    /// Values divided by the greatest.
+    pub normal: &'a mut [[f32; LANES]],
+    /// Codes that may be worse.
+    pub tried: &'a mut [[u8; LANES]],
+}
 
 /// Σwr and Σr² for the nearest r.
 #[derive(Clone, Copy)]
@@ -34,9 +42,8 @@ struct Fit {
 impl Fit {
     /// For the r nearest to w * `inverse`.
     #[inline(always)]
-    fn of<const BITS: u32>(w: &[[f32; LANES]], inverse: f32) -> Fit {
-        let zero = (1 << (BITS - 1)) - 1;
-        let (low, high) = (-zero as f32, (zero + 1) as f32);
+    fn of(w: &[[f32; LANES]], inverse: f32, levels: Levels) -> Fit {
+        let (low, high) = (levels.low as f32, levels.high as f32);
         let (mut wr, mut rr) = ([0.0; LANES], [0.0; LANES]);
         for w in w {
             for lane in 0..LANES {
@@ -63,8 +70,7 @@ fn sum(lanes: [f32; LANES]) -> f32 {
 
 /// Σ (w - w')² of codes as they will be decoded.
 #[inline(always)]
-fn squared_error<const BITS: u32>(w: &[[f32; LANES]], codes: &[[u8; LANES]], scale: f32) -> f64 {
-    let zero = (1 << (BITS - 1)) - 1;
+pub(crate) fn squared_error(w: &[[f32; LANES]], codes: &[[u8; LANES]], scale: f32, zero: i32) -> f64 {
     let mut sums = [0.0_f64; LANES];
     for (w, codes) in w.iter().zip(codes) {
         for lane in 0..LANES {
@@ -77,38 +83,40 @@ fn squared_error<const BITS: u32>(w: &[[f32; LANES]], codes: &[[u8; LANES]], sca
 }
 
 /// Improves the `codes` and the stored scale that `rtn` chose for `w`, if it can, and returns the scale to store.
+/// `levels` are all that codes can stand for.
 ///
-/// `w` and `codes` are filled up with zeros and the codes of zero; `greatest` is max|w|, finite. `normal` and `tried`
-/// are scratch of the same length.
+/// `w` and `codes` are filled up with zeros and the codes of zero; `greatest` is max|w|, finite. `scratch` is
+/// of the same length.
 #[inline(always)]
-pub(crate) fn improve_group<const BITS: u32>(
+pub(crate) fn improve_group(
     w: &[[f32; LANES]],
     greatest: f32,
     stored_by_rtn: f32,
     float: FloatType,
+    levels: Levels,
     codes: &mut [[u8; LANES]],
-    normal: &mut [[f32; LANES]],
-    tried: &mut [[u8; LANES]],
+    scratch: Scratch<'_>,
 ) -> f32 {
+    let Scratch { normal, tried } = scratch;
     if greatest == 0.0 {
         return stored_by_rtn;
     }
     for (normal, w) in normal.iter_mut().zip(w) {
         *normal = w.map(|w| w / greatest);
     }
-    let highest = 1 << (BITS - 1);
+    let widest = levels.high.max(-levels.low);
     let mut best = Fit { wr: 0.0, rr: 1.0 };
     for step in 0..STEPS {
-        let inverse = highest as f32 + FIRST + step as f32 * STEP;
+        let inverse = widest as f32 + FIRST + step as f32 * STEP;
         for inverse in [inverse, -inverse] {
-            let fit = Fit::of::<BITS>(normal, inverse);
+            let fit = Fit::of(normal, inverse, levels);
             if fit.gain() > best.gain() {
                 best = fit;
             }
         }
     }
     for _ in 0..ROUNDS {
-        let fit = Fit::of::<BITS>(normal, best.rr / best.wr);
+        let fit = Fit::of(normal, best.rr / best.wr, levels);
         if fit.gain() <= best.gain() {
             break;
         }
@@ -119,8 +127,8 @@ pub(crate) fn improve_group<const BITS: u32>(
     if !stored.is_finite() || stored.abs() < f32::MIN_POSITIVE {
         return stored_by_rtn;
     }
-    nearest_codes::<BITS>(w, stored, highest, tried);
-    if squared_error::<BITS>(w, tried, stored) < squared_error::<BITS>(w, codes, stored_by_rtn) {
+    nearest_codes(w, stored, levels, tried);
+    if squared_error(w, tried, stored, levels.zero) < squared_error(w, codes, stored_by_rtn, levels.zero) {
         codes.copy_from_slice(tried);
         stored
     } else {

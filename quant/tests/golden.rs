@@ -53,7 +53,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 fn rtn(tensor: &Tensor, grouped: &Grouped) -> (Vec<u8>, Vec<u8>) {
     let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
     let mut words = vec![0; rows * grouped.words(columns)];
-    let mut scales = vec![0.0; rows * grouped.groups(columns)];
+    let mut scales = vec![0.0; rows * grouped.scales(columns)];
     encode_rows(&values(tensor), columns, grouped, Method::Rtn, &mut words, &mut scales).unwrap();
     let mut bytes = vec![0; scales.len() * grouped.scale.bytes()];
     write_floats(grouped.scale, &scales, &mut bytes).unwrap();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
-use dwindle_bundle::native::{Float, Layout, MatMul, Matrix, NativeKernel, Storage};
+use dwindle_bundle::native::{Float, Layout, MatMul, Matrix, NativeKernel, Storage, Zero};
 use dwindle_bundle::{Access, Binding, Buffer, BufferKind, Call, Extent, Function, Kernel, Plan, Port, PortType, Step};
 use dwindle_runtime::Executor;
 use dwindle_runtime::device::Device;
@@ -24,7 +24,7 @@ const MANY: u32 = 128;
 const SHAPES: [(u32, u32); 4] = [(32768, 2048), (2048, 16384), (2048, 2048), (9728, 896)];
 
 fn formats() -> [(&'static str, Storage); 4] {
-    let grouped = |bits, group| Storage::Grouped { bits, group, scale: Float::F16 };
+    let grouped = |bits, group| Storage::Grouped { bits, group, scale: Float::F16, zero: Zero::Centered };
     [("q3", grouped(3, 40)), ("q4", grouped(4, 32)), ("q8", grouped(8, 32)), ("f16", Storage::Plain(Float::F16))]
 }
 

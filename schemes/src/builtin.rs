@@ -7,6 +7,7 @@ pub(crate) const BUILTIN: &[(&str, &str)] = &[
     ("q8f16_1", include_str!("../q8f16_1.toml")),
     ("q4f32_1", include_str!("../q4f32_1.toml")),
     ("q4f16_1", include_str!("../q4f16_1.toml")),
+    ("q4f16_asym", include_str!("../q4f16_asym.toml")),
     ("q3f16_1", include_str!("../q3f16_1.toml")),
 ];
 

@@ -42,21 +42,44 @@ impl fmt::Display for FloatType {
     }
 }
 
-/// Symmetric group quantization along the rows of a matrix `[rows, k]`.
+/// Which code stands for 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Zero {
+    /// `2^(bits-1) - 1`, so that as many codes are below it as above, but for the highest.
+    #[default]
+    Centered,
+    /// This code in all groups; texts write the centre as [`Zero::Centered`].
+    Fixed(u32),
+    /// Each group's own, a number of the scales' type that is stored after the group's scale.
+    Stored,
+}
+
+impl Zero {
+    /// `code` in all groups of codes of `bits` bits, which has one name if it is the centre.
+    pub const fn of(bits: u32, code: u32) -> Zero {
+        if code == centre(bits) { Zero::Centered } else { Zero::Fixed(code) }
+    }
+}
+
+/// Group quantization along the rows of a matrix `[rows, k]`.
 ///
 /// A row is padded to a multiple of `group`; each group of consecutive values shares one scale.
-/// `value = (code - zero) * scale` with `zero = 2^(bits-1) - 1`. Codes are packed into `u32` words, the lowest
+/// `value = (code - zero) * scale`. Codes are packed into `u32` words, the lowest
 /// bits first, [`codes_per_word`](Self::codes_per_word) in each (3-bit words leave the two highest bits 0), and a
 /// group always fills whole words. Padding holds code 0, which does not decode to 0: readers bound `k`.
-/// The layout is MLC LLM's (`python/mlc_llm/quantization/group_quantization.py`).
+/// The scales of a row are one number a group, or with [`Zero::Stored`] two: scale, zero, scale, zero, ….
+/// With a centred zero the layout is MLC LLM's (`python/mlc_llm/quantization/group_quantization.py`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Grouped {
     /// Bits of a code: 3, 4 or 8.
     pub bits: u32,
     /// Values that share a scale; a multiple of `codes_per_word`.
     pub group: usize,
-    /// Type of the stored scales.
+    /// Type of the stored scales, and of zeros.
     pub scale: FloatType,
+    /// The code that stands for 0.
+    pub zero: Zero,
 }
 
 impl Grouped {
@@ -65,9 +88,18 @@ impl Grouped {
         (32 / self.bits) as usize
     }
 
-    /// The code that stands for 0, which is also the largest magnitude of a code after subtracting it.
-    pub const fn zero(&self) -> u32 {
-        (1 << (self.bits - 1)) - 1
+    /// The code that stands for 0 in all groups; `None` where each stores its own.
+    pub const fn constant_zero(&self) -> Option<u32> {
+        match self.zero {
+            Zero::Centered => Some(centre(self.bits)),
+            Zero::Fixed(code) => Some(code),
+            Zero::Stored => None,
+        }
+    }
+
+    /// Whether zeros lie between the scales.
+    pub const fn stores_zeros(&self) -> bool {
+        matches!(self.zero, Zero::Stored)
     }
 
     /// The greatest code that fits.
@@ -78,6 +110,11 @@ impl Grouped {
     /// Groups in a row of `k` values.
     pub const fn groups(&self, k: usize) -> usize {
         k.div_ceil(self.group)
+    }
+
+    /// Numbers that a row of `k` values has in the tensor of scales: zeros, where stored, included.
+    pub const fn scales(&self, k: usize) -> usize {
+        if self.stores_zeros() { 2 * self.groups(k) } else { self.groups(k) }
     }
 
     /// Words of a group.
@@ -91,12 +128,16 @@ impl Grouped {
     }
 }
 
+const fn centre(bits: u32) -> u32 {
+    (1 << (bits - 1)) - 1
+}
+
 /// How the values of one matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
     /// One tensor of floats, as it is.
     Plain(FloatType),
-    /// Codes and scales.
+    /// Codes and scales, and zeros between the scales where groups have their own.
     Grouped(Grouped),
 }
 
@@ -105,7 +146,7 @@ impl Format {
     pub const fn bytes(&self, rows: usize, k: usize) -> usize {
         match self {
             Format::Plain(float) => rows * k * float.bytes(),
-            Format::Grouped(g) => rows * (g.words(k) * 4 + g.groups(k) * g.scale.bytes()),
+            Format::Grouped(g) => rows * (g.words(k) * 4 + g.scales(k) * g.scale.bytes()),
         }
     }
 
@@ -115,12 +156,20 @@ impl Format {
     }
 }
 
-/// `f32`, `f16`, or `q4g32f16`: bits, group and type of the scales.
+/// `f32`, `f16`, or `q4g32f16`: bits, group and type of the scales; then `z8` where 8 is the code of 0, `z` where zeros
+/// are stored.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Format::Plain(float) => float.fmt(f),
-            Format::Grouped(g) => write!(f, "q{}g{}{}", g.bits, g.group, g.scale),
+            Format::Grouped(g) => {
+                write!(f, "q{}g{}{}", g.bits, g.group, g.scale)?;
+                match g.zero {
+                    Zero::Centered => Ok(()),
+                    Zero::Fixed(code) => write!(f, "z{code}"),
+                    Zero::Stored => f.write_str("z"),
+                }
+            }
         }
     }
 }
@@ -128,7 +177,7 @@ impl fmt::Display for Format {
 /// What was not a [`Format`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+    "`{0}` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
 )]
 pub struct ParseFormatError(String);
 
@@ -150,12 +199,22 @@ fn parse(text: &str) -> Option<Format> {
     }
     let (bits, rest) = text.strip_prefix('q')?.split_once('g')?;
     let letters = rest.find(|c: char| !c.is_ascii_digit())?;
-    let grouped =
-        Grouped { bits: bits.parse().ok()?, group: rest[..letters].parse().ok()?, scale: float(&rest[letters..])? };
-    let valid = matches!(grouped.bits, 3 | 4 | 8)
-        && grouped.group > 0
-        && grouped.group <= 4096
-        && grouped.group.is_multiple_of(grouped.codes_per_word());
+    let (group, rest) = rest.split_at(letters);
+    let (scale, zero) = rest.split_once('z').map_or((rest, None), |(scale, zero)| (scale, Some(zero)));
+    let bits = bits.parse().ok()?;
+    if !matches!(bits, 3 | 4 | 8) {
+        return None;
+    }
+    let zero = match zero {
+        None => Zero::Centered,
+        Some("") => Zero::Stored,
+        Some(code) => match code.parse().ok()? {
+            code if code < 1 << bits => Zero::of(bits, code),
+            _ => return None,
+        },
+    };
+    let grouped = Grouped { bits, group: group.parse().ok()?, scale: float(scale)?, zero };
+    let valid = grouped.group.is_multiple_of(grouped.codes_per_word()) && grouped.group > 0 && grouped.group <= 4096;
     valid.then_some(Format::Grouped(grouped))
 }
 
@@ -177,12 +236,19 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in ["f32", "f16", "bf16", "q4g32f16", "q4g32f32", "q3g40f16", "q8g32f16"] {
+        let plain_and_centred = ["f32", "f16", "bf16", "q4g32f16", "q4g32f32", "q3g40f16", "q8g32f16"];
+        let other_zeros = ["q4g32f16z8", "q4g32f16z0", "q8g32f16z128", "q4g128f16z", "q3g40f32z"];
+        for text in plain_and_centred.into_iter().chain(other_zeros) {
             assert_eq!(text.parse::<Format>().unwrap().to_string(), text);
         }
-        for text in ["", "q", "q5g32f16", "q4g30f16", "q4g0f16", "q3g32f16", "q4g32", "f64", "q4g32f16x"] {
+        for text in ["", "q", "q5g32f16", "q4g30f16", "q4g0f16", "q3g32f16", "q4g32", "f64", "q4g32f16x", "q99g32f16"] {
             assert!(text.parse::<Format>().is_err(), "{text}");
         }
+        for text in ["q4g32f16z16", "q4g32f16z-1", "q4g32f16zz", "q4g32z8", "f16z", "q4z8g32f16", "q4g32f16z8z"] {
+            assert!(text.parse::<Format>().is_err(), "{text}");
+        }
+        let centred: Format = "q4g32f16z7".parse().unwrap();
+        assert_eq!(centred.to_string(), "q4g32f16", "one text for each format");
     }
 
     /// Gemma-2B's embedding, and rows whose last group is padded.
@@ -193,5 +259,7 @@ mod tests {
         assert_eq!(q4.bytes(256_000, 2048), 262_144_000 + 256_000 * 64 * 2);
         assert!((q3.bits_per_weight(896) - 3.696).abs() < 1e-3);
         assert!((q4.bits_per_weight(4304) - 4.517).abs() < 1e-3);
+        let zeros: Format = "q4g128f16z".parse().unwrap();
+        assert_eq!(zeros.bits_per_weight(4096), 4.25);
     }
 }

@@ -10,6 +10,6 @@ mod role;
 mod scheme;
 
 pub use error::Error;
-pub use format::{FloatType, Format, Grouped, ParseFormatError};
+pub use format::{FloatType, Format, Grouped, ParseFormatError, Zero};
 pub use role::Role;
 pub use scheme::Scheme;

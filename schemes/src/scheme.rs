@@ -125,6 +125,21 @@ impl Scheme {
         }
     }
 
+    /// This scheme with the formats that `choose` gives, under another name.
+    pub fn with_formats(&self, name: &str, choose: impl Fn(Role) -> Format) -> Scheme {
+        Scheme {
+            name: name.to_owned(),
+            summary: self.summary.clone(),
+            kv: self.kv,
+            embedding: choose(Role::Embedding),
+            head: choose(Role::Head),
+            linear: choose(Role::Linear),
+            projector: choose(Role::Projector),
+            vision_linear: choose(Role::VisionLinear),
+            patch_embedding: choose(Role::PatchEmbedding),
+        }
+    }
+
     /// Stored bits for each weight of the language model's linear layers, scales and unused bits included, where rows
     /// are whole groups. Padding adds to it: see [`Format::bits_per_weight`].
     pub fn bits_per_weight(&self) -> f64 {
@@ -187,19 +202,20 @@ mod tests {
     fn what_each_scheme_does() {
         let mut table = String::new();
         for scheme in Scheme::all() {
-            write!(table, "{:8} {:4} kv {} |", scheme.name, scheme.bits_per_weight(), scheme.kv).unwrap();
+            write!(table, "{:10} {:4} kv {} |", scheme.name, scheme.bits_per_weight(), scheme.kv).unwrap();
             for role in ROLES {
                 write!(table, " {}", scheme.format(role)).unwrap();
             }
             table.push('\n');
         }
         expect![[r#"
-            q0f32      32 kv f32 | f32 f32 f32 f32 f32 f32 f32
-            q0f16      16 kv f16 | f16 f16 f16 f16 f16 f16 f32
-            q8f16_1   8.5 kv f16 | q8g32f16 q8g32f16 q8g32f16 q8g32f16 q8g32f16 f16 f32
-            q4f32_1     5 kv f32 | q4g32f32 q4g32f32 q4g32f32 q8g32f32 q8g32f32 f32 f32
-            q4f16_1   4.5 kv f16 | q4g32f16 q4g32f16 q4g32f16 q8g32f16 q8g32f16 f16 f32
-            q3f16_1   3.6 kv f16 | q3g40f16 q3g40f16 q3g40f16 q8g32f16 q8g32f16 f16 f32
+            q0f32        32 kv f32 | f32 f32 f32 f32 f32 f32 f32
+            q0f16        16 kv f16 | f16 f16 f16 f16 f16 f16 f32
+            q8f16_1     8.5 kv f16 | q8g32f16 q8g32f16 q8g32f16 q8g32f16 q8g32f16 f16 f32
+            q4f32_1       5 kv f32 | q4g32f32 q4g32f32 q4g32f32 q8g32f32 q8g32f32 f32 f32
+            q4f16_1     4.5 kv f16 | q4g32f16 q4g32f16 q4g32f16 q8g32f16 q8g32f16 f16 f32
+            q4f16_asym 4.25 kv f16 | q4g128f16z q4g128f16z q4g128f16z q8g32f16 q8g32f16 f16 f32
+            q3f16_1     3.6 kv f16 | q3g40f16 q3g40f16 q3g40f16 q8g32f16 q8g32f16 f16 f32
         "#]]
         .assert_eq(&table);
     }
@@ -284,14 +300,14 @@ mod tests {
             "\nlinear = \"q4g32f16\"",
             "\nlinear = \"q3g32f16\"",
             expect![
-                "scheme `q4f16_1`, formats.linear: `q3g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+                "scheme `q4f16_1`, formats.linear: `q3g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
             ],
         );
         check_error(
             "\nlinear = \"q4g32f16\"",
             "\nlinear = \"q5g32f16\"",
             expect![
-                "scheme `q4f16_1`, formats.linear: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+                "scheme `q4f16_1`, formats.linear: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
             ],
         );
         check_error(

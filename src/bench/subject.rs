@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use dwindle_bundle::{Bundle, Model};
 use dwindle_compiler::synth;
+use dwindle_compiler::target::TargetName;
 use dwindle_quant::Method;
-use dwindle_schemes::Scheme;
 use tempfile::TempDir;
 
 use super::Options;
 use crate::compile::{Target, compile_sources};
 use crate::demo;
+use crate::device::Kind;
 use crate::progress::Bars;
+use crate::schemes;
 use crate::source::{Named, Preparation, Source};
 
 /// A bundle, and how long opening it took.
@@ -24,16 +26,24 @@ pub struct Subject {
 
 /// The bundle that the options name, or one for each target; each is made when it is asked for.
 pub fn open(options: &Options) -> Result<Box<dyn Iterator<Item = Result<Subject>>>> {
-    if let Some(path) = &options.bundle {
-        let subject = timed(|| Bundle::open(path).with_context(|| format!("cannot open {}", path.display())));
-        return Ok(Box::new(std::iter::once(subject)));
-    }
     let all = match options.target.is_empty() {
         true => vec![None],
         false => options.target.iter().copied().map(Some).collect(),
     };
+    if let Some(path) = &options.bundle {
+        let (path, device) = (path.clone(), options.device.clone());
+        let select = move |target: Option<TargetName>| {
+            let bundle = Bundle::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            match target {
+                Some(target) => Ok(bundle.select(target.name())?),
+                None => device.select(&bundle, Kind::Auto),
+            }
+        };
+        return Ok(Box::new(all.into_iter().map(move |target| timed(|| select(target)))));
+    }
     let context = options.context;
-    let targets = all.into_iter().map(move |target| Target { target, context, ..Target::default() });
+    let targets =
+        all.into_iter().map(move |target| Target { target: Vec::from_iter(target), context, ..Target::default() });
     let bars = Bars::default();
     let Some(shape) = &options.synthetic else {
         return Ok(Box::new(targets.map(move |target| timed(|| demo::open(&target, &bars)))));
@@ -63,8 +73,8 @@ impl Packed {
         let name = if synth::preset(shape).is_some() { shape.to_owned() } else { file.unwrap_or_default() };
         let work = tempfile::tempdir().context("there is no directory for temporary files")?;
         let model = work.path().join(&name);
-        synth::synthesize_packed(&config, &Scheme::builtin(scheme)?, 0, &model, bars)?;
-        let preparation = Preparation { scheme: scheme.to_owned(), method: Method::Rtn, revision: None };
+        synth::synthesize_packed(&config, &schemes::named(scheme)?, 0, &model, bars)?;
+        let preparation = Preparation { scheme: Some(scheme.to_owned()), method: Method::Rtn, revision: None };
         Ok(Packed { work, model, name, preparation })
     }
 

@@ -8,7 +8,7 @@ pub mod pictures;
 mod terminal;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
@@ -18,7 +18,7 @@ use crate::compile::{Target, compile_sources};
 use crate::device::{Device, Kind};
 use crate::progress::Bars;
 use crate::source::{Preparation, Source};
-use crate::{cache, demo};
+use crate::{cache, demo, schemes};
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -80,7 +80,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     context: Option<u32>,
 
-    /// Where models that are compiled here run, and the built-in demo; a bundle runs where it was compiled for
+    /// Where to run: a bundle for several targets on the one of this kind, models that are compiled here on whatever suits
     #[arg(long = "device", value_enum, value_name = "KIND", default_value_t)]
     kind: Kind,
 
@@ -129,7 +129,7 @@ fn open(options: &Options) -> Result<Bundle> {
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
     match sources.as_slice() {
         [] => demo::open(&Target::for_device(options.kind, &options.device), &bars),
-        [Source::Bundle(path)] => Ok(Bundle::open(path)?),
+        [Source::Bundle(path)] => options.device.select(&Bundle::open(path)?, options.kind),
         _ if sources.iter().any(|s| matches!(s, Source::Bundle(_))) => {
             bail!("a bundle stands alone: name one bundle, or several checkpoints or model directories")
         }
@@ -142,7 +142,7 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     let target = Target { context: options.context, ..Target::for_device(options.kind, &options.device) };
     let mut key = cache::Key::new("run");
     key.add(target.name().name().as_bytes());
-    key.add(options.preparation.scheme.as_bytes());
+    key.add(format!("{:?}", schemes::named(options.preparation.scheme())?).as_bytes());
     key.add(options.preparation.method.to_string().as_bytes());
     key.add(&options.context.unwrap_or(0).to_le_bytes());
     for source in sources {
@@ -154,8 +154,19 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     let path = key.path(&directory);
     if !path.is_file() {
         eprintln!("compiling for this device; the result is kept in {}", directory.display());
-        compile_sources(sources, &options.preparation, &target, &path, bars)?;
+    }
+    while !path.is_file() {
+        match compile_sources(sources, &options.preparation, &target, &path, bars) {
+            // Somebody else compiles the same; what comes of it is as good.
+            Err(error) if is_busy(&error) => std::thread::sleep(Duration::from_millis(200)),
+            compiled => drop(compiled?),
+        }
     }
     Bundle::open(&path)
         .with_context(|| format!("the cached bundle {} cannot be used; remove it and try again", path.display()))
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    use dwindle_compiler::Error;
+    matches!(error.downcast_ref::<Error>(), Some(Error::OutputBusy { .. }))
 }

@@ -212,8 +212,13 @@ pub fn stored(format: Format, n: usize, k: usize, numbers: &mut Numbers) -> Stor
         }
         Format::Grouped(g) => {
             let codes: Vec<u32> = (0..n).flat_map(|_| code_row(&g, k, numbers)).collect();
-            let scales = numbers.floats(n * g.groups(k)).into_iter().map(|v| f16::from_f32(v.abs() * 0.1 + 0.01));
-            let scales: Vec<f16> = scales.collect();
+            let positive = numbers.floats(n * g.groups(k)).into_iter().map(|v| f16::from_f32(v.abs() * 0.1 + 0.01));
+            // Zeros need not be whole.
+            let mut zero = || f16::from_f32((numbers.next() % (4 << g.bits)) as f32 * 0.25);
+            let scales: Vec<f16> = match g.stores_zeros() {
+                true => positive.flat_map(|scale| [scale, zero()]).collect(),
+                false => positive.collect(),
+            };
             let floats: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
             let (scale_words, scale_data) = match g.scale {
                 FloatType::F32 => (float_words(&floats), Data::F32(floats)),
@@ -222,7 +227,7 @@ pub fn stored(format: Format, n: usize, k: usize, numbers: &mut Numbers) -> Stor
             Stored {
                 operands: vec![
                     Tensor::u32(vec![n, g.words(k)], codes.clone()),
-                    Tensor::new(vec![n, g.groups(k)], scale_data).unwrap(),
+                    Tensor::new(vec![n, g.scales(k)], scale_data).unwrap(),
                 ],
                 words: vec![codes, scale_words],
             }

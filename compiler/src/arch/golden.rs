@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{Family, Function, GraphOptions, parse};
 use crate::checkpoint::safetensors::{SafeTensors, TensorView};
-use crate::checkpoint::{config, names};
+use crate::checkpoint::{ModelDir, config, names};
 use crate::graph::eval::{Evaluator, Outputs, Tensor};
 use crate::graph::verify::verify;
 use crate::graph::{DType, Graph, Stored, Tensors};
@@ -81,6 +81,20 @@ impl Memory {
         memory
     }
 
+    /// The tensors of a model directory, with what `change` makes of the bytes of each.
+    pub fn of(model: &ModelDir, change: &dyn Fn(&str, &[u8]) -> Vec<u8>) -> Memory {
+        let mut memory = Memory::default();
+        for (name, info) in &model.model.tensors {
+            memory.formats.insert(name.clone(), info.format);
+            for (stored, element, shape) in info.stored(name) {
+                let dtype = element.float().map_or(DType::U32, DType::from);
+                let bytes = change(&stored, model.tensor(&stored).unwrap().bytes);
+                memory.tensors.insert(stored, (dtype, shape, bytes));
+            }
+        }
+        memory
+    }
+
     /// The same, quantized as a scheme says.
     pub fn quantized(name: &str, family: &dyn Family, scheme: &Scheme, method: Method) -> Memory {
         let plain = Memory::load(name);
@@ -96,12 +110,12 @@ impl Memory {
             let mut values = vec![0.0; shape[0] * columns];
             dwindle_quant::read_floats(float, bytes, &mut values).unwrap();
             let mut words = vec![0; shape[0] * grouped.words(columns)];
-            let mut scales = vec![0.0; shape[0] * grouped.groups(columns)];
+            let mut scales = vec![0.0; shape[0] * grouped.scales(columns)];
             encode_rows(&values, columns, &grouped, method, &mut words, &mut scales).unwrap();
             let mut scale_bytes = vec![0; scales.len() * grouped.scale.bytes()];
             write_floats(grouped.scale, &scales, &mut scale_bytes).unwrap();
             let word_bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            let (codes, groups) = (vec![shape[0], grouped.words(columns)], vec![shape[0], grouped.groups(columns)]);
+            let (codes, groups) = (vec![shape[0], grouped.words(columns)], vec![shape[0], grouped.scales(columns)]);
             memory.tensors.insert(format!("{}.codes", spec.name), (DType::U32, codes, word_bytes));
             memory.tensors.insert(format!("{}.scales", spec.name), (grouped.scale.into(), groups, scale_bytes));
             memory.formats.insert(spec.name, Format::Grouped(grouped));

@@ -35,7 +35,7 @@ impl<'f> Weights<'f> {
             Format::Plain(float) => vec![self.graph.weight(name, Type::fixed(float.into(), &[n, k]))],
             Format::Grouped(g) => vec![
                 self.graph.weight(&format!("{name}.codes"), Type::fixed(DType::U32, &[n, g.words(k)])),
-                self.graph.weight(&format!("{name}.scales"), Type::fixed(g.scale.into(), &[n, g.groups(k)])),
+                self.graph.weight(&format!("{name}.scales"), Type::fixed(g.scale.into(), &[n, g.scales(k)])),
             ],
         };
         self.graph.dequantize(&Matrix { format, parts, columns: k })

@@ -12,7 +12,7 @@ use super::model_dir::{MODEL_SAFETENSORS, ModelDir, ModelJson, SourceFile, Tenso
 use super::safetensors::SafeTensors;
 use super::selection::{Needs, Selection};
 use super::source::{INDEX, Outline, check_index, read_index};
-use super::{ConvertReport, carried, stored_layout};
+use super::{ConvertReport, carried, import, stored_layout};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::quantize;
@@ -55,7 +55,8 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Understands a checkpoint of which everything but the weights is in `directory`, and whose weights are in `files`.
+    /// Understands a checkpoint of which everything but the weights is in `directory`, and whose weights are in `files`; `None` if
+    /// they are packed or no safetensors, and have to be there as a whole: see [`Conversion`](super::Conversion).
     ///
     /// # Errors
     /// The family is not supported, or the index names other tensors than the family needs, or files that are not announced.
@@ -65,7 +66,10 @@ impl Announcement {
         keep: Keep,
         scheme: &Scheme,
         method: Method,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
+        if !files.iter().all(|file| file.name.ends_with(".safetensors")) || import::is_packed(directory)? {
+            return Ok(None);
+        }
         let outline = Outline::open(directory)?;
         let needs = outline.needs()?;
         let path = directory.join(INDEX);
@@ -104,7 +108,12 @@ impl Announcement {
             coming.sort_unstable_by(|a, b| b.cmp(a));
             work.bytes_meanwhile += coming.iter().take(2).sum::<u64>();
         }
-        Ok(Announcement { outline, needs, quantization, files, index, model, work })
+        Ok(Some(Announcement { outline, needs, quantization, files, index, model, work }))
+    }
+
+    /// The files of weights, ordered by name.
+    pub fn files(&self) -> &[Announced] {
+        &self.files
     }
 
     /// What it takes, if nothing of it was done before.

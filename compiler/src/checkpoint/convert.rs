@@ -70,7 +70,7 @@ impl Conversion {
     ///
     /// Tensors get the names of transformers 4; those of no use to the family are left out. They keep their bytes, or are stored
     /// as `quantization` says: what comes out is the same, byte for byte, as of a conversion and a
-    /// [`quantize`](crate::quantize::quantize) of its result. What is packed already (see [`import`]) stays so.
+    /// [`quantize`](crate::quantize::quantize) of its result. What is packed already stays so.
     ///
     /// # Errors
     /// `source` is no complete checkpoint of a supported family.
@@ -141,6 +141,11 @@ impl Conversion {
         Conversion { input, needs, quantization, model, work, report }
     }
 
+    /// What will be written, but for files and hashes.
+    pub fn model(&self) -> &ModelJson {
+        &self.model
+    }
+
     /// What it takes.
     pub fn work(&self) -> &Work {
         &self.work
@@ -169,12 +174,12 @@ impl Conversion {
         };
         progress.end();
         let mut sources: Vec<SourceFile> = transcribed?;
-        let carry: Box<dyn FnOnce(&Path) -> Result<Vec<CarriedFile>> + '_> = match &self.input {
-            Input::Packed(source) => Box::new(|to| source.carry(to)),
-            Input::Checkpoint(source) => {
-                sources.insert(0, source.outline().config_file()?);
-                Box::new(|to| carried::copy(source.path(), to))
-            }
+        if let Input::Checkpoint(source) = &self.input {
+            sources.insert(0, source.outline().config_file()?);
+        }
+        let carry = |to: &Path| match &self.input {
+            Input::Packed(source) => source.carry(to),
+            Input::Checkpoint(source) => carried::copy(source.path(), to),
         };
         let model = transcript.finish(sources, carry, quantize::describe(&self.quantization))?;
         self.report.warnings = match &self.input {

@@ -36,9 +36,11 @@ impl OutputDirectory {
     /// the output is made, and how.
     pub fn resume(target: &Path, work: &Work, purpose: &str) -> Result<Self> {
         check_replaceable(target)?;
-        let workplace = Workplace::claim(target)?;
-        if !workplace.is_for(purpose)? {
-            workplace.clear(purpose)?;
+        let mut workplace = Workplace::claim(target)?;
+        match workplace.is_for(purpose)? {
+            // Whatever is wrong now, the work of before is not to be lost.
+            true => workplace.keep(true),
+            false => workplace.clear(purpose)?,
         }
         let there = allocated(&workplace.new_path());
         Work { bytes_out: work.bytes_out.saturating_sub(there), ..work.clone() }.check(target)?;
@@ -75,7 +77,7 @@ impl OutputDirectory {
 
     /// Makes the content durable and gives it its place.
     pub fn commit(self) -> Result<()> {
-        self.workplace.commit()
+        self.workplace.commit(&self.path)
     }
 }
 

@@ -5,6 +5,12 @@
 //! stays in its own file below this one. Comparison with what the family needs and the description are here once,
 //! [`Conversion`](super::Conversion) writes. Nothing is rounded a second time but for floats in bf16, for which kernels have no type.
 
+mod awq;
+mod gguf;
+mod gptq;
+mod linears;
+mod mlc;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,10 +18,10 @@ use std::path::{Path, PathBuf};
 use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
-use super::carried;
 use super::model_dir::{CarriedFile, ModelJson, TensorInfo};
 use super::problems::TensorProblems;
 use super::selection::Needs;
+use super::{carried, json};
 use crate::error::{Error, Result};
 
 /// `method` of every imported model.
@@ -35,7 +41,8 @@ pub(crate) struct Offer {
 pub(crate) struct Rows {
     /// Codes of a grouped tensor, `[rows, words]`.
     pub words: Vec<u32>,
-    /// Scales of a grouped tensor, `[rows, groups]`, or all values of a plain one; little-endian floats of its format.
+    /// Scales of a grouped tensor, `[rows, groups]` (`[rows, groups, 2]` with zeros after them, where it stores zeros), or all
+    /// values of a plain one; little-endian floats of its format.
     pub floats: Vec<u8>,
 }
 
@@ -83,12 +90,29 @@ pub(crate) trait Packed: Sync {
 
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;
+
+    /// The MD5 sum that was published for one of the [`files`](Self::files), in hexadecimal digits.
+    fn md5(&self, _file: &Path) -> Option<&str> {
+        None
+    }
 }
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
 pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    let _ = path;
+    for open in [gguf::open, mlc::open, linears::open] {
+        if let Some(source) = open(path)? {
+            return Ok(Some(source));
+        }
+    }
     Ok(None)
+}
+
+/// Whether the checkpoint in `directory`, of which only the weights may be missing, is one whose weights are packed.
+pub(super) fn is_packed(directory: &Path) -> Result<bool> {
+    let config = directory.join("config.json");
+    // Without one it is another publisher's format, or nothing at all.
+    Ok(!config.is_file()
+        || json::read_object(&config)?.get("quantization_config").is_some_and(|value| !value.is_null()))
 }
 
 /// The description of a model directory with the tensors of `source` as they are, or of floats that wait for a scheme; and the

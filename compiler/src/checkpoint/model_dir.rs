@@ -151,7 +151,7 @@ impl TensorInfo {
                 let (rows, columns) = matrix(&self.shape);
                 vec![
                     (format!("{name}.codes"), Element::U32, vec![rows, grouped.words(columns)]),
-                    (format!("{name}.scales"), grouped.scale.into(), vec![rows, grouped.groups(columns)]),
+                    (format!("{name}.scales"), grouped.scale.into(), vec![rows, grouped.scales(columns)]),
                 ]
             }
         }

@@ -168,7 +168,7 @@ pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>> {
 }
 
 /// Whether the name stays within its directory.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0', ':'])
 }
 
@@ -186,8 +186,6 @@ fn without_weights(directory: &Path) -> Result<String> {
             "{reason}, only {name} in PyTorch's format, which can run code when read; load it with transformers and \
              save it with `model.save_pretrained(dir, safe_serialization=True)`"
         )
-    } else if let Some(name) = found(&[".gguf"]) {
-        format!("{reason}, only {name}; download the Hugging Face checkpoint that it was made from")
     } else if let Some(name) = found(&[".safetensors"]) {
         format!("{reason}, only {name}; download the index too, or rename the file if it is the whole model")
     } else {

@@ -23,7 +23,7 @@ const SOURCE: &str = "source";
 /// What was at the output's place before.
 const OLD: &str = "old";
 
-/// An owned workplace. Dropping it removes it with all its content, unless [`keep`](Self::keep) was called.
+/// An owned workplace. Dropping it removes it with all its content, unless that is kept for the next owner.
 #[derive(Debug)]
 pub struct Workplace {
     path: PathBuf,
@@ -110,22 +110,24 @@ impl Workplace {
         self.kept = kept;
     }
 
-    /// Gives what was made, a file or a directory, the place of the output; what is there is removed.
+    /// Gives `made`, a file or a directory somewhere in [`new_path`](Self::new_path), the place of the output; what is there is
+    /// removed, and so is the workplace.
     ///
     /// Where the system can exchange two names, the output is never missing: it is the old or the new one. Elsewhere the old one
     /// is moved into the workplace first, from where the next owner would restore it, should the machine stop in between.
-    pub(crate) fn commit(self) -> Result<()> {
-        sync_all(&self.new_path())?;
+    pub fn commit(self, made: &Path) -> Result<()> {
+        sync_all(made)?;
         let error = Error::io("write", &self.target);
         match self.target.symlink_metadata() {
-            Err(_) => fs::rename(self.new_path(), &self.target).map_err(error)?,
-            Ok(_) if exchange(&self.new_path(), &self.target) => {}
-            Ok(_) => {
-                fs::rename(&self.target, self.path.join(OLD)).map_err(Error::io("replace", &self.target))?;
-                let moved = fs::rename(self.new_path(), &self.target);
-                // What was there before must survive.
-                moved.inspect_err(|_| drop(self.recover())).map_err(error)?;
+            // A file replaces another one in one step everywhere.
+            Ok(there) if !(there.is_file() && made.is_file()) => {
+                if !exchange(made, &self.target) {
+                    fs::rename(&self.target, self.path.join(OLD)).map_err(Error::io("replace", &self.target))?;
+                    // What was there before must survive.
+                    fs::rename(made, &self.target).inspect_err(|_| drop(self.recover())).map_err(error)?;
+                }
             }
+            _ => fs::rename(made, &self.target).map_err(error)?,
         }
         sync(&parent(&self.target))?;
         self.remove()
@@ -293,7 +295,8 @@ mod tests {
         for content in ["first", "second"] {
             let workplace = Workplace::claim(&target).unwrap();
             make(&workplace, content);
-            workplace.commit().unwrap();
+            let made = workplace.new_path();
+            workplace.commit(&made).unwrap();
             assert_eq!(fs::read_to_string(target.join("file")).unwrap(), content);
             assert_eq!(names(&root.path().join("deep")), ["out"]);
         }
@@ -301,7 +304,8 @@ mod tests {
         let workplace = Workplace::claim(&root.path().join("bundle")).unwrap();
         workplace.clear("test").unwrap();
         fs::write(workplace.new_path(), "bundle").unwrap();
-        workplace.commit().unwrap();
+        let made = workplace.new_path();
+        workplace.commit(&made).unwrap();
         assert_eq!(names(root.path()), ["bundle", "deep"]);
     }
 

@@ -231,7 +231,7 @@ pub fn stored_rows(format: Option<Format>, operands: &[&Type], columns: usize) -
         Some(Format::Plain(float)) => expect(first, float.into(), columns)?,
         Some(Format::Grouped(g)) => {
             expect(first, DType::U32, g.words(columns))?;
-            expect(operands.get(1).ok_or("the scales are missing")?, g.scale.into(), g.groups(columns))?;
+            expect(operands.get(1).ok_or("the scales are missing")?, g.scale.into(), g.scales(columns))?;
         }
     }
     Ok(rows)

@@ -214,7 +214,14 @@ fn matrix(format: Format, n: usize, k: usize) -> Result<Matrix, Error> {
     };
     let storage = match format {
         Format::Plain(plain) => Storage::Plain(float(plain)?),
-        Format::Grouped(g) => Storage::Grouped { bits: g.bits, group: size(g.group)?, scale: float(g.scale)? },
+        Format::Grouped(g) => {
+            let zero = match g.zero {
+                dwindle_schemes::Zero::Centered => native::Zero::Centered,
+                dwindle_schemes::Zero::Fixed(code) => native::Zero::Fixed(code),
+                dwindle_schemes::Zero::Stored => native::Zero::Stored,
+            };
+            Storage::Grouped { bits: g.bits, group: size(g.group)?, scale: float(g.scale)?, zero }
+        }
     };
     let (n, k) = (size(n)?, size(k)?);
     match storage.bytes(n, k) {

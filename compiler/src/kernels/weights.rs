@@ -77,7 +77,11 @@ impl Weights {
             Format::Plain(FloatType::F32) => prelude.bind("weights", Access::Read, "vec4<f32>"),
             Format::Plain(_) => prelude.bind("weights", Access::Read, word),
             Format::Grouped(g) => {
-                let scale = if g.scale == FloatType::F32 { "f32" } else { "u32" };
+                let scale = match (g.scale, g.stores_zeros()) {
+                    (FloatType::F32, false) => "f32",
+                    (FloatType::F32, true) => "vec2<f32>",
+                    _ => "u32",
+                };
                 prelude.bind("weights", Access::Read, word).bind("scales", Access::Read, scale)
             }
         };
@@ -160,7 +164,12 @@ impl Weights {
             Format::Plain(_) => text += &format!("    return {sum};\n}}"),
             Format::Grouped(g) => {
                 text += &format!("    let sum = {sum};\n");
-                text += &format!("    return scale_of(row, block) * (sum - {}.0 * x.total);\n}}", g.zero());
+                text += &match g.constant_zero() {
+                    Some(zero) => format!("    return scale_of(row, block) * (sum - {zero}.0 * x.total);\n}}"),
+                    None => "    let scale = scale_of(row, block);\n    \
+                             return scale.x * (sum - scale.y * x.total);\n}"
+                        .to_owned(),
+                };
             }
         }
         text
@@ -199,8 +208,17 @@ impl Weights {
         for r in 0..4 {
             line(format!("let row{r} = min(row + {r}u, N - 1u);"));
             if let Format::Grouped(g) = self.format {
-                line(format!("let scale{r} = scale_of(row{r}, block);"));
-                line(format!("let zero{r} = vec4<f32>({}.0 * scale{r});", g.zero()));
+                match g.constant_zero() {
+                    Some(zero) => {
+                        line(format!("let scale{r} = scale_of(row{r}, block);"));
+                        line(format!("let zero{r} = vec4<f32>({zero}.0 * scale{r});"));
+                    }
+                    None => {
+                        line(format!("let pair{r} = scale_of(row{r}, block);"));
+                        line(format!("let scale{r} = pair{r}.x;"));
+                        line(format!("let zero{r} = vec4<f32>(pair{r}.y * scale{r});"));
+                    }
+                }
             }
         }
         line(format!("for (var unit = 0u; unit < {units}u; unit++) {{"));
@@ -242,14 +260,16 @@ impl Weights {
                 let per_word = g.codes_per_word();
                 let word =
                     if self.words == 1 { String::new() } else { format!("[column / {per_word}u % {}u]", self.words) };
+                let value = match g.constant_zero() {
+                    Some(zero) => format!("return (f32(code) - {zero}.0) * scale_of(row, block);"),
+                    None => "let scale = scale_of(row, block);\n    return (f32(code) - scale.y) * scale.x;".to_owned(),
+                };
                 format!(
                     "let block = column / BLOCK;\n    \
                      let word = weights[row * ROW_BLOCKS + block]{word};\n    \
-                     let code = (word >> (column % {per_word}u * {}u)) & {}u;\n    \
-                     return (f32(code) - {}.0) * scale_of(row, block);",
+                     let code = (word >> (column % {per_word}u * {}u)) & {}u;\n    {value}",
                     g.bits,
                     g.max_code(),
-                    g.zero()
                 )
             }
         };
@@ -271,19 +291,20 @@ impl Weights {
     }
 }
 
-/// `scale_of(row, block)`.
+/// `scale_of(row, block)`: the scale, or where groups store zeros, scale and zero.
 fn scale_text(g: Grouped, blocks_per_group: usize, groups: usize) -> String {
     let group = if blocks_per_group == 1 { "block".to_owned() } else { format!("block / {blocks_per_group}u") };
     let index = format!("row * {groups}u + {group}");
-    let body = if g.scale == FloatType::F32 {
-        format!("return scales[{index}];")
-    } else {
-        format!(
+    let body = match (g.scale, g.stores_zeros()) {
+        (FloatType::F32, _) => format!("return scales[{index}];"),
+        (_, true) => format!("return unpack2x16float(scales[{index}]);"),
+        (_, false) => format!(
             "let index = {index};\n    let pair = unpack2x16float(scales[index / 2u]);\n    \
              return select(pair.x, pair.y, index % 2u == 1u);"
-        )
+        ),
     };
-    format!("fn scale_of(row: u32, block: u32) -> f32 {{\n    {body}\n}}")
+    let result = if g.stores_zeros() { "vec2<f32>" } else { "f32" };
+    format!("fn scale_of(row: u32, block: u32) -> {result} {{\n    {body}\n}}")
 }
 
 /// `x4(row, column)`: four values of x from a column that is a multiple of 4 (or of the block, where blocks are not), zero from

@@ -61,7 +61,7 @@ fn outline(spec: &KernelSpec, _: &Target) -> Result<Emitted, EmitError> {
 }
 
 fn options() -> LowerOptions {
-    LowerOptions { entries: "models/m".to_owned(), context: 1024, max_rows: 32, kv: FloatType::F16 }
+    LowerOptions { entries: "models/m".to_owned(), context: 1024, max_rows: 32, kv: FloatType::F16, shares: false }
 }
 
 #[track_caller]
@@ -102,7 +102,7 @@ fn matrix(b: &mut Builder, name: &str, format: Format, n: usize, k: usize) -> Ve
         Format::Plain(float) => vec![b.weight(name, Type::fixed(float.into(), &[n, k]))],
         Format::Grouped(g) => vec![
             b.weight(&format!("{name}.codes"), Type::fixed(DType::U32, &[n, g.words(k)])),
-            b.weight(&format!("{name}.scales"), Type::fixed(g.scale.into(), &[n, g.groups(k)])),
+            b.weight(&format!("{name}.scales"), Type::fixed(g.scale.into(), &[n, g.scales(k)])),
         ],
     }
 }
@@ -289,6 +289,7 @@ fn decoder_plan() {
         states          131072
         scratch          18432  (at least 18432)
         ports            12928
+        native               0
         total           187712
     "#]]
     .assert_eq(&print_memory(&lowered));

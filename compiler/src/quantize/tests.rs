@@ -106,20 +106,23 @@ fn blocks_join_without_seams() {
     let root = tempfile::tempdir().unwrap();
     let source = checkpoint(&json!({"model_type": "gemma"}), &[given]);
     let (model, _) = convert_all(source.path(), &root.path().join("full")).unwrap();
-    let card = quantize(&model, &scheme("q3f16_1"), Method::Rtn, &root.path().join("out"), &Silent).unwrap();
-    let quantized = ModelDir::open(&root.path().join("out")).unwrap();
+    for name in ["q3f16_1", "q4f16_asym"] {
+        let out = root.path().join(name);
+        let card = quantize(&model, &scheme(name), Method::Rtn, &out, &Silent).unwrap();
+        let quantized = ModelDir::open(&out).unwrap();
 
-    let Format::Grouped(grouped) = scheme("q3f16_1").format(Role::Linear) else { panic!("q3 is grouped") };
-    let mut words = vec![0; rows * grouped.words(columns)];
-    let mut scales = vec![0.0; rows * grouped.groups(columns)];
-    dwindle_quant::encode_rows(&values, columns, &grouped, Method::Rtn, &mut words, &mut scales).unwrap();
-    assert!(quantized.tensor("w.weight.codes").unwrap().bytes == bytemuck::cast_slice::<u32, u8>(&words));
-    assert_eq!(quantized.tensor("w.weight.scales").unwrap().to_f32().unwrap(), scales);
-    let mut decoded = vec![0.0; values.len()];
-    dwindle_quant::decode_rows(&words, &scales, columns, &grouped, &mut decoded).unwrap();
-    let snr = ErrorStats::of(&values, &decoded).snr_db();
-    assert!((card.tensors["w.weight"].snr_db.unwrap() - snr).abs() < 1e-6);
-    assert!((10.0..30.0).contains(&snr), "{snr}");
+        let Format::Grouped(grouped) = scheme(name).format(Role::Linear) else { panic!("{name} is grouped") };
+        let mut words = vec![0; rows * grouped.words(columns)];
+        let mut scales = vec![0.0; rows * grouped.scales(columns)];
+        dwindle_quant::encode_rows(&values, columns, &grouped, Method::Rtn, &mut words, &mut scales).unwrap();
+        assert!(quantized.tensor("w.weight.codes").unwrap().bytes == bytemuck::cast_slice::<u32, u8>(&words));
+        assert_eq!(quantized.tensor("w.weight.scales").unwrap().to_f32().unwrap(), scales);
+        let mut decoded = vec![0.0; values.len()];
+        dwindle_quant::decode_rows(&words, &scales, columns, &grouped, &mut decoded).unwrap();
+        let snr = ErrorStats::of(&values, &decoded).snr_db();
+        assert!((card.tensors["w.weight"].snr_db.unwrap() - snr).abs() < 1e-6);
+        assert!((10.0..30.0).contains(&snr), "{snr}");
+    }
 }
 
 /// Quantizes a made-up model; its card or the error.

@@ -68,7 +68,7 @@ fn rows_at_a_time(columns: usize) -> usize {
 fn row_bytes(format: Format, columns: usize) -> usize {
     match format {
         Format::Plain(float) => columns * float.bytes(),
-        Format::Grouped(grouped) => grouped.words(columns) * 4 + grouped.groups(columns) * grouped.scale.bytes(),
+        Format::Grouped(grouped) => grouped.words(columns) * 4 + grouped.scales(columns) * grouped.scale.bytes(),
     }
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn peak_memory(tensors: &BTreeMap<String, TensorInfo>, offered: &BTre
         // Values and decoded values as f32, scales as f32, and what is written.
         let scales = match info.format {
             Format::Plain(_) => 0,
-            Format::Grouped(grouped) => grouped.groups(columns) * 4,
+            Format::Grouped(grouped) => grouped.scales(columns) * 4,
         };
         let encoded = if kept { 0 } else { 8 * columns + scales + row_bytes(info.format, columns) };
         rows * (read + encoded) as u64
@@ -236,10 +236,10 @@ impl<'a> Tensor<'a> {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let Scratch { values, decoded, words, scales, bytes, .. } = scratch;
-        let [row_words, row_groups] = [grouped.words(self.columns), grouped.groups(self.columns)];
+        let [row_words, row_scales] = [grouped.words(self.columns), grouped.scales(self.columns)];
         let mut store = || -> Result<(), QuantError> {
             words.resize(rows.len() * row_words, 0);
-            scales.resize(rows.len() * row_groups, 0.0);
+            scales.resize(rows.len() * row_scales, 0.0);
             encode_rows(values, self.columns, grouped, method, words, scales)?;
             decoded.resize(values.len(), 0.0);
             decode_rows(words, scales, self.columns, grouped, decoded)?;
@@ -258,8 +258,8 @@ impl<'a> Tensor<'a> {
         scales: &[u8],
         writer: &TensorWriter,
     ) -> Result<()> {
-        let [row_words, row_groups] = [grouped.words(self.columns), grouped.groups(self.columns)];
-        let scale_offset = start * row_groups * grouped.scale.bytes();
+        let [row_words, row_scales] = [grouped.words(self.columns), grouped.scales(self.columns)];
+        let scale_offset = start * row_scales * grouped.scale.bytes();
         writer.write(&format!("{}.scales", self.name), scale_offset as u64, scales)?;
         words.iter_mut().for_each(|word| *word = word.to_le());
         writer.write(&format!("{}.codes", self.name), (start * row_words * 4) as u64, bytemuck::cast_slice(words))

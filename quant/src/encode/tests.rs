@@ -1,6 +1,6 @@
 //! Encoding and decoding of rows: codes by hand, odd lengths, refusals.
 
-use dwindle_schemes::{FloatType, Format, Grouped};
+use dwindle_schemes::{FloatType, Format, Grouped, Zero};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,7 +13,20 @@ fn grouped(text: &str) -> Grouped {
     }
 }
 
-const FORMATS: [&str; 7] = ["q3g40f16", "q3g10f32", "q4g32f16", "q4g32f32", "q8g32f16", "q8g36f32", "q4g4096bf16"];
+const FORMATS: [&str; 9] = [
+    "q3g40f16",
+    "q3g10f32",
+    "q4g32f16",
+    "q4g32f32",
+    "q8g32f16",
+    "q8g36f32",
+    "q4g4096bf16",
+    "q4g32f16z8",
+    "q8g32f16z128",
+];
+
+/// Groups with zeros of their own.
+const ASYMMETRIC: [&str; 4] = ["q4g128f16z", "q4g32f32z", "q3g40f16z", "q8g32f16z"];
 
 struct Encoded {
     words: Vec<u32>,
@@ -24,7 +37,7 @@ struct Encoded {
 fn try_encode(values: &[f32], columns: usize, grouped: &Grouped, method: Method) -> Result<Encoded, Error> {
     let rows = values.len() / columns;
     let mut words = vec![u32::MAX; rows * grouped.words(columns)];
-    let mut scales = vec![f32::NAN; rows * grouped.groups(columns)];
+    let mut scales = vec![f32::NAN; rows * grouped.scales(columns)];
     encode_rows(values, columns, grouped, method, &mut words, &mut scales)?;
     let mut decoded = vec![f32::NAN; values.len()];
     decode_rows(&words, &scales, columns, grouped, &mut decoded)?;
@@ -48,7 +61,8 @@ fn gaussian(count: usize, deviation: f32) -> Vec<f32> {
 
 /// The rule of `tests/golden/README.md`, one value after the other.
 fn rtn_by_definition(values: &[f32], columns: usize, grouped: &Grouped) -> (Vec<u32>, Vec<f32>) {
-    let m = grouped.zero() as f32;
+    let zero = grouped.constant_zero().unwrap();
+    let m = zero.min(grouped.max_code() - zero) as f32;
     let (mut words, mut scales) = (Vec::new(), Vec::new());
     for row in values.chunks(columns) {
         let mut codes = Vec::new();
@@ -56,8 +70,8 @@ fn rtn_by_definition(values: &[f32], columns: usize, grouped: &Grouped) -> (Vec<
             let scale = group.iter().fold(0.0, |max: f32, w| max.max(w.abs())) / m;
             scales.push(round(grouped.scale, scale));
             codes.extend(group.iter().map(|w| match scale {
-                0.0 => grouped.zero(),
-                _ => ((w / scale).round_ties_even() + m).clamp(0.0, 2.0 * m) as u32,
+                0.0 => zero,
+                _ => ((w / scale).round_ties_even().clamp(-m, m) + zero as f32) as u32,
             }));
         }
         codes.resize(grouped.groups(columns) * grouped.group, 0);
@@ -109,9 +123,10 @@ fn groups_of_zeros() {
             let encoded = encode(&values, values.len(), &grouped, method);
             assert_eq!(encoded.scales[1..], [0.0; 3]);
             let word = grouped.words_per_group();
-            let zeros = (0..grouped.codes_per_word() as u32).fold(0, |w, j| w | grouped.zero() << (j * grouped.bits));
+            let zero = grouped.constant_zero().unwrap();
+            let zeros = (0..grouped.codes_per_word() as u32).fold(0, |w, j| w | zero << (j * grouped.bits));
             assert_eq!(encoded.words[word], zeros, "scale 0 gives the code of zero");
-            assert_eq!(encoded.words[3 * word], grouped.zero(), "one value, padding holds code 0");
+            assert_eq!(encoded.words[3 * word], zero, "one value, padding holds code 0");
             assert!(encoded.decoded[grouped.group..].iter().all(|v| *v == 0.0));
         }
     }
@@ -122,7 +137,7 @@ fn groups_of_zeros() {
 fn blocks_give_the_same_bytes() {
     let (rows, columns) = (12, 100);
     let values = gaussian(rows * columns, 1.0);
-    for format in FORMATS {
+    for format in FORMATS.into_iter().chain(ASYMMETRIC) {
         for method in Method::ALL {
             let whole = encode(&values, columns, &grouped(format), method);
             let blocks = values.chunks(5 * columns).map(|block| encode(block, columns, &grouped(format), method).words);
@@ -159,6 +174,58 @@ fn search_on_normal_weights() {
         println!("{format}: {ratio:.4} of rtn's squared error");
         assert!(ratio < at_most, "{format}: {ratio}");
     }
+}
+
+/// By definition: from the least to the greatest value, zeros after their scales.
+#[test]
+fn groups_with_zeros_span_their_range() {
+    for format in ASYMMETRIC {
+        let grouped = grouped(format);
+        let highest = grouped.max_code() as f32;
+        for columns in [1, 7, 32, 63, 200] {
+            let values: Vec<f32> = gaussian(columns * 5, 0.02).iter().map(|w| w + 0.015).collect();
+            let encoded = encode(&values, columns, &grouped, Method::Rtn);
+            let groups = values.chunks(columns).flat_map(|row| row.chunks(grouped.group));
+            assert_eq!(encoded.scales.len(), 2 * groups.clone().count());
+            for ((index, group), stored) in groups.enumerate().zip(encoded.scales.chunks(2)) {
+                let low = group.iter().fold(0.0_f32, |low, w| low.min(*w));
+                let high = group.iter().fold(0.0_f32, |high, w| high.max(*w));
+                let scale = round(grouped.scale, high / highest - low / highest);
+                assert_eq!(stored, [scale, (-low / scale).round_ties_even()], "{format}, group {index}");
+            }
+            let half = encoded.scales.chunks(2).fold(0.0_f32, |most, stored| most.max(stored[0])) * 0.501;
+            // Rounding of zero and scale may cost another half step at the ends.
+            assert!(values.iter().zip(&encoded.decoded).all(|(w, v)| (w - v).abs() <= 2.0 * half));
+        }
+    }
+}
+
+/// What zeros are worth on weights that are not centred, and that 0 stays 0.
+#[test]
+fn zeros_help_where_weights_are_not_centred() {
+    let mut values: Vec<f32> = gaussian(2048 * 20, 0.02).iter().map(|w| w + 0.03).collect();
+    values.iter_mut().step_by(7).for_each(|w| *w = 0.0);
+    for method in Method::ALL {
+        let error = |format| {
+            let decoded = encode(&values, 2048, &grouped(format), method).decoded;
+            assert!(decoded.iter().step_by(7).all(|w| *w == 0.0));
+            ErrorStats::of(&values, &decoded).error
+        };
+        let ratio = error("q4g32f16z") / error("q4g32f16");
+        println!("{method}: {ratio:.4} of the centred format's squared error");
+        assert!(ratio < 0.75, "{method}: {ratio}");
+    }
+}
+
+/// The lowest code of a fixed zero is used where a scale of either sign may be chosen.
+#[test]
+fn fixed_zeros_are_the_centred_format_mirrored() {
+    let values = gaussian(320, 0.02);
+    let mirrored: Vec<f32> = values.iter().map(|w| -w).collect();
+    let centred = encode(&values, 32, &grouped("q4g32f16"), Method::Search);
+    let fixed = encode(&mirrored, 32, &grouped("q4g32f16z8"), Method::Search);
+    let words: Vec<u32> = centred.words.iter().map(|word| !word).collect();
+    assert_eq!((fixed.words, fixed.scales), (words, centred.scales));
 }
 
 /// A scale of either sign and the highest code: exact where rtn cannot be.
@@ -228,8 +295,10 @@ fn slices_that_do_not_fit_are_refused() {
         assert_eq!(encoded.to_string(), message);
         assert_eq!(decode_rows(&w, &s, columns, &q4, &mut v).unwrap_err(), encoded);
     }
-    for (bits, group) in [(2, 32), (0, 32), (40, 32), (4, 12), (4, 0), (3, 32), (8, 8192)] {
-        let odd = Grouped { bits, group, scale: FloatType::F16 };
+    let centred =
+        [(2, 32), (0, 32), (40, 32), (4, 12), (4, 0), (3, 32), (8, 8192)].map(|(b, g)| (b, g, Zero::Centered));
+    for (bits, group, zero) in centred.into_iter().chain([(4, 32, Zero::Fixed(16)), (8, 32, Zero::Fixed(256))]) {
+        let odd = Grouped { bits, group, scale: FloatType::F16, zero };
         assert_eq!(encode_rows(&[], 0, &odd, Method::Rtn, &mut [], &mut []), Err(Error::Format(odd)));
     }
     assert_eq!(encode_rows(&[], 0, &q4, Method::Search, &mut [], &mut []), Ok(()));
@@ -242,7 +311,7 @@ proptest! {
         values in prop::collection::vec(-1.0_f32..1.0, 1..150),
         spikes in prop::collection::vec((0_usize..150, -100.0_f32..100.0), 0..4),
         exponent in -45_i32..6,
-        format in prop::sample::select(FORMATS.to_vec()),
+        format in prop::sample::select([&FORMATS[..], &ASYMMETRIC[..]].concat()),
     ) {
         let mut values = values;
         for (at, spike) in spikes {

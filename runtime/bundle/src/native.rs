@@ -5,7 +5,7 @@
 //!
 //! # Layout `rows16`
 //! A stored tensor of `n` rows and `c` columns (the values of a plain matrix; the code words `u32`, or the scales, of a
-//! grouped one) is stored as `[ceil(n / 16), c, 16]`: for each block of 16 rows, column by column, the elements of the 16
+//! grouped one, where groups store zeros each after its scale) is stored as `[ceil(n / 16), c, 16]`: for each block of 16 rows, column by column, the elements of the 16
 //! rows side by side. Rows beyond `n` are zeros. One 64-byte load gives the same word of 16 rows, so a kernel works on 16
 //! rows at once and never sums across lanes, and a processor with 4, 8 or 16 lanes reads the same bytes.
 //!
@@ -96,20 +96,52 @@ impl Float {
     }
 }
 
+/// Which code stands for 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Zero {
+    /// `2^(bits-1) - 1`.
+    #[default]
+    Centered,
+    /// This one.
+    Fixed(u32),
+    /// Each group's own: a number of the scales' type, stored after the group's scale.
+    Stored,
+}
+
+impl Zero {
+    /// Left out of constants.
+    fn is_centered(&self) -> bool {
+        *self == Zero::Centered
+    }
+
+    /// The code that stands for 0 in all groups of codes of `bits` bits, 3 to 8; `None` where each stores its own.
+    pub const fn constant(self, bits: u32) -> Option<u32> {
+        match self {
+            Zero::Centered => Some((1 << (bits - 1)) - 1),
+            Zero::Fixed(code) => Some(code),
+            Zero::Stored => None,
+        }
+    }
+}
+
 /// How the values of a matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Storage {
     /// Floats as they are.
     Plain(Float),
-    /// `value = (code - zero) * scale` with `zero = 2^(bits-1) - 1`.
+    /// `value = (code - zero) * scale`.
     Grouped {
         /// Bits of a code: 3, 4 or 8.
         bits: u32,
         /// Values of a row that share a scale.
         group: u32,
-        /// Type of the scales.
+        /// Type of the scales, and of zeros.
         scale: Float,
+        /// Which code stands for 0.
+        #[serde(default, skip_serializing_if = "Zero::is_centered")]
+        zero: Zero,
     },
 }
 
@@ -120,20 +152,24 @@ impl Storage {
         let rows = u64::from(n).checked_next_multiple_of(BLOCK_ROWS as u64)?;
         match self {
             Storage::Plain(float) => Some(vec![rows.checked_mul(u64::from(k))?.checked_mul(float.bytes() as u64)?]),
-            Storage::Grouped { bits, group, scale } => {
+            Storage::Grouped { bits, group, scale, zero } => {
                 let unit = match bits {
                     3 => CODES_3BIT as u32,
                     4 => 8,
                     8 => 4,
                     _ => return None,
                 };
-                if group == 0 || !group.is_multiple_of(unit) {
+                if group == 0
+                    || !group.is_multiple_of(unit)
+                    || zero.constant(bits).is_some_and(|code| code >> bits != 0)
+                {
                     return None;
                 }
                 let groups = u64::from(k.div_ceil(group));
                 let words = groups.checked_mul(u64::from(group / (32 / bits)))?;
-                let values = rows.checked_mul(groups)?.checked_mul(scale.bytes() as u64)?;
-                Some(vec![rows.checked_mul(words)?.checked_mul(4)?, values])
+                let of_a_group = if zero == Zero::Stored { 2 } else { 1 };
+                let scales = rows.checked_mul(groups)?.checked_mul(of_a_group * scale.bytes() as u64)?;
+                Some(vec![rows.checked_mul(words)?.checked_mul(4)?, scales])
             }
         }
     }
@@ -446,7 +482,7 @@ mod tests {
     use super::*;
 
     fn matmul() -> NativeKernel {
-        let storage = Storage::Grouped { bits: 4, group: 32, scale: Float::F16 };
+        let storage = Storage::Grouped { bits: 4, group: 32, scale: Float::F16, zero: Zero::Centered };
         NativeKernel::MatMul(MatMul {
             matrix: Matrix { layout: Layout::Rows16, storage, n: 33, k: 100 },
             rows: None,
@@ -474,13 +510,33 @@ mod tests {
 
     #[test]
     fn sizes_are_padded_and_checked() {
-        let grouped = |bits, group| Storage::Grouped { bits, group, scale: Float::F16 };
+        let with_zero = |bits, group, zero| Storage::Grouped { bits, group, scale: Float::F16, zero };
+        let grouped = |bits, group| with_zero(bits, group, Zero::Centered);
         assert_eq!(grouped(4, 32).bytes(33, 100), Some(vec![48 * 16 * 4, 48 * 4 * 2]));
         assert_eq!(grouped(3, 40).bytes(16, 41), Some(vec![16 * 8 * 4, 16 * 2 * 2]));
         assert_eq!(Storage::Plain(Float::F16).bytes(1, 3), Some(vec![96]));
         for (bits, group) in [(5, 32), (4, 30), (4, 0), (3, 30)] {
             assert_eq!(grouped(bits, group).bytes(16, 64), None);
         }
+        assert_eq!(with_zero(4, 128, Zero::Stored).bytes(33, 200), Some(vec![48 * 32 * 4, 48 * 2 * 2 * 2]));
+        assert_eq!(with_zero(8, 32, Zero::Fixed(128)).bytes(16, 32), Some(vec![16 * 8 * 4, 16 * 2]));
+        for (bits, zero) in [(4, 16), (8, 256), (3, 8), (4, u32::MAX)] {
+            assert_eq!(with_zero(bits, 40, Zero::Fixed(zero)).bytes(16, 64), None);
+        }
+    }
+
+    /// Plans written before zeros could be chosen say nothing of them, and still do.
+    #[test]
+    fn a_centred_zero_is_not_written() {
+        let text = |zero| {
+            let storage = Storage::Grouped { bits: 4, group: 32, scale: Float::F16, zero };
+            let text = serde_json::to_string(&storage).unwrap();
+            assert_eq!(serde_json::from_str::<Storage>(&text).unwrap(), storage);
+            text
+        };
+        assert_eq!(text(Zero::Centered), r#"{"grouped":{"bits":4,"group":32,"scale":"f16"}}"#);
+        assert_eq!(text(Zero::Fixed(8)), r#"{"grouped":{"bits":4,"group":32,"scale":"f16","zero":{"fixed":8}}}"#);
+        assert_eq!(text(Zero::Stored), r#"{"grouped":{"bits":4,"group":32,"scale":"f16","zero":"stored"}}"#);
     }
 
     /// Every code is where the description says.

@@ -47,7 +47,9 @@ impl Published {
 
     fn announcement(&self, scheme: &str) -> Result<Announcement> {
         let scheme = Scheme::builtin(scheme).unwrap();
-        Announcement::open(&self.path("small"), self.files.clone(), Keep::Nothing, &scheme, Method::Rtn)
+        let files = self.files.clone();
+        let announcement = Announcement::open(&self.path("small"), files, Keep::Nothing, &scheme, Method::Rtn)?;
+        Ok(announcement.expect("safetensors that are not packed"))
     }
 
     /// Transcribes at most `count` files to `out`; how many were left before, and whether it is complete.
@@ -83,6 +85,22 @@ fn what_arrives_becomes_what_is_there() {
         assert_eq!(published.run("q4f16_1", 9), (files, true), "{name}");
         published.check("q4f16_1");
     }
+}
+
+#[test]
+fn packed_weights_must_be_there_as_a_whole() {
+    let published = Published::new(SHARDED);
+    let scheme = Scheme::builtin("q4f16_1").unwrap();
+    let open = |files| Announcement::open(&published.path("small"), files, Keep::Files, &scheme, Method::Rtn).unwrap();
+    let mut files = published.files.clone();
+    assert!(open(files.clone()).is_some());
+    files[0].name = "params_shard_0.bin".to_owned();
+    assert!(open(files).is_none());
+    let config = published.path("small/config.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    value["quantization_config"] = serde_json::json!({"quant_method": "gptq"});
+    fs::write(config, value.to_string()).unwrap();
+    assert!(open(published.files.clone()).is_none());
 }
 
 #[test]

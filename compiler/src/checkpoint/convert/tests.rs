@@ -211,9 +211,7 @@ fn what_is_no_checkpoint() {
     );
     check_files(
         &[config, ("model-q4.gguf", "")],
-        expect![
-            "DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json, only model-q4.gguf; download the Hugging Face checkpoint that it was made from"
-        ],
+        expect![[r#"DIR/model-q4.gguf: not a GGUF file: it begins with ""; download the file again"#]],
     );
     check_files(
         &[config, ("model-00001-of-00002.safetensors", "")],
@@ -224,7 +222,7 @@ fn what_is_no_checkpoint() {
     check_files(
         &[config, ("model.safetensors", "GGUF")],
         expect![
-            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); download the Hugging Face checkpoint that it was made from"
+            "DIR/model.safetensors is not a safetensors file: it looks like a GGUF file (llama.cpp); name it .gguf to convert it as such"
         ],
     );
     let index = |text: &'static str| ("model.safetensors.index.json", text);
@@ -329,7 +327,7 @@ fn damaged_model_directories() {
     check_damaged(
         |model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(),
         expect![
-            "DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 (3, 4 or 8 bits; whole words a group)"
+            "DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
         ],
     );
     check_damaged(

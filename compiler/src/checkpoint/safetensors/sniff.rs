@@ -2,7 +2,7 @@
 
 /// Beginning of a file, what it is then, and what to do.
 const SIGNATURES: [(&[u8], &str, &str); 13] = [
-    (b"GGUF", "a GGUF file (llama.cpp)", "; download the Hugging Face checkpoint that it was made from"),
+    (b"GGUF", "a GGUF file (llama.cpp)", "; name it .gguf to convert it as such"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image", ""),
     (b"\xff\xd8\xff", "a JPEG image", ""),
     (b"RIFF", "a RIFF file (WebP, WAV)", ""),

@@ -61,8 +61,8 @@ pub fn dequantize(format: Format, columns: usize, first: &Tensor, scales: Option
         Format::Plain(_) => Tensor::new(first.shape().to_vec(), Data::F32(first.widened()?)),
         Format::Grouped(grouped) => {
             let scales = scales.ok_or("the scales are missing")?;
-            let (words, groups) = (grouped.words(columns), grouped.groups(columns));
-            if first.columns() != words || scales.columns() != groups || first.rows() != scales.rows() {
+            let (words, stored) = (grouped.words(columns), grouped.scales(columns));
+            if first.columns() != words || scales.columns() != stored || first.rows() != scales.rows() {
                 return Err(format!("codes {:?} with scales {:?}", first.shape(), scales.shape()));
             }
             let mut values = vec![0.0; first.rows() * columns];

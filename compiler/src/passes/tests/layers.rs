@@ -37,7 +37,7 @@ impl Parts {
         let format: dwindle_schemes::Format = format.parse().unwrap();
         let dwindle_schemes::Format::Grouped(g) = format else { panic!("{format}") };
         let codes = self.b.weight(&format!("{name}.codes"), Type::fixed(DType::U32, &[n, g.words(k)]));
-        let scales = self.b.weight(&format!("{name}.scales"), Type::fixed(DType::F16, &[n, g.groups(k)]));
+        let scales = self.b.weight(&format!("{name}.scales"), Type::fixed(DType::F16, &[n, g.scales(k)]));
         let w = self.b.dequantize(&Matrix { format, parts: vec![codes, scales], columns: k });
         self.b.matmul(x, w)
     }

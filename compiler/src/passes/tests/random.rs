@@ -77,7 +77,7 @@ impl Random {
     }
 
     fn format(&mut self) -> Format {
-        ["f32", "f16", "q4g32f16", "q3g40f32"][self.noise.below(4)].parse().unwrap()
+        ["f32", "f16", "q4g32f16", "q3g40f32", "q4g64f16z"][self.noise.below(5)].parse().unwrap()
     }
 
     fn matrix(&mut self, n: usize, k: usize) -> ValueId {
@@ -89,7 +89,7 @@ impl Random {
         let types = match format {
             Format::Plain(float) => vec![Type::fixed(float.into(), &[n, k])],
             Format::Grouped(g) => {
-                vec![Type::fixed(DType::U32, &[n, g.words(k)]), Type::fixed(g.scale.into(), &[n, g.groups(k)])]
+                vec![Type::fixed(DType::U32, &[n, g.words(k)]), Type::fixed(g.scale.into(), &[n, g.scales(k)])]
             }
         };
         assert_eq!(types.len(), stored_operands(Some(format)));

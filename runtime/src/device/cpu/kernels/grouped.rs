@@ -1,36 +1,76 @@
 //! Products of quantized rows with 16 rows of a grouped matrix: the loops that everything else waits for.
 
-use super::super::lanes::Lanes;
-use super::quantize::Record;
+use dwindle_bundle::Record;
+
+use super::super::lanes::{LANES, Lanes};
 
 /// 16 rows of a matrix.
 #[derive(Clone, Copy)]
 pub struct Block {
     /// Code words `[words, 16]`.
     pub codes: *const u32,
-    /// Scales `[groups, 16]`.
+    /// Scales `[groups, 16]`, or scales and zeros `[groups, 2, 16]`.
     pub scales: *const u8,
     /// Whether scales are f16, or f32.
     pub half_scales: bool,
-    /// Words of a group.
+    /// Whether groups have zeros of their own.
+    pub stored_zeros: bool,
+    /// Words of a group of the record.
     pub words: usize,
 }
 
-/// Bytes ahead of the reading that are asked for: far enough for memory, near enough to stay in the first cache.
-const AHEAD: usize = 2048;
+impl Block {
+    /// Bytes of a scale, or of a zero.
+    #[inline(always)]
+    pub fn scale_bytes(&self) -> usize {
+        if self.half_scales { 2 } else { 4 }
+    }
 
-/// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary.
+    /// Bytes of 16 scales, or of 16 zeros.
+    #[inline(always)]
+    fn lanes_bytes(&self) -> usize {
+        LANES * self.scale_bytes()
+    }
+
+    /// Bytes of the scales and zeros of a group.
+    #[inline(always)]
+    pub fn group_bytes(&self) -> usize {
+        if self.stored_zeros { 2 * self.lanes_bytes() } else { self.lanes_bytes() }
+    }
+
+    /// 16 scales or zeros.
+    #[inline(always)]
+    unsafe fn floats<L: Lanes>(&self, from: *const u8) -> L::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.half_scales {
+                true => L::load_f16(from.cast()),
+                false => L::load(from.cast()),
+            }
+        }
+    }
+}
+
+/// Bytes of codes ahead of the reading that are asked for: into the second cache, far enough for memory, and from there into
+/// the first. Measured: without the farther one a core has too few requests under way for the memory's bandwidth.
+const FAR: usize = 16 << 10;
+const NEAR: usize = 1024;
+/// The same for scales, of which there are fewer bytes.
+const FAR_SCALES: usize = 2048;
+
+/// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary. `MORE` unless
+/// the matrix has a constant zero and the record's groups.
 ///
 /// `x` holds the records of the rows word by word: word i of row r at `i * R + r`, so that one address serves all rows.
 ///
 /// For each group, 32-bit sums of codes times q begin at `-zero * Σ q`; as f32 they are multiplied with both scales and
-/// added, group by group in order. How many rows are done at once changes nothing for any of them.
+/// added, group by group in order. Zeros of groups are multiplied with `-Σ q` and added to the sums as f32. How many rows are done at once changes nothing for any of them.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; block and records are as large as `record` says.
 #[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
-pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
+pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize, const MORE: bool>(
     block: Block,
     record: Record,
     x: *const u8,
@@ -41,10 +81,14 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
         let mut out = [L::splat(0.0); R];
         let mut codes = block.codes;
         let mut at = 0;
+        let (mut scales, mut left) = (block.scales, record.split);
         for g in 0..record.groups {
+            let start = |r: usize| x.add(R * record.sums).cast::<i32>().add(g * R + r).read();
             let mut sums = [L::splat_word(0); R];
-            for r in 0..R {
-                sums[r] = L::splat_word(x.add(R * record.sums).cast::<i32>().add(g * R + r).read());
+            if !MORE || !block.stored_zeros {
+                for r in 0..R {
+                    sums[r] = L::splat_word(start(r));
+                }
             }
             match BITS {
                 3 => {
@@ -58,7 +102,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                     let mask = L::splat_word(0x0f0f_0f0f);
                     for _ in 0..words {
                         let word = L::load_words(codes);
-                        L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
+                        ahead::<L, R>(codes.cast());
                         let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
                         for r in 0..R {
                             sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at, r));
@@ -71,7 +115,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                 _ => {
                     for _ in 0..words {
                         let word = L::load_words(codes);
-                        L::prefetch(codes.cast::<u8>().wrapping_add(AHEAD));
+                        ahead::<L, R>(codes.cast());
                         for r in 0..R {
                             sums[r] = L::dot4::<false>(sums[r], word, four::<R>(x, at, r));
                         }
@@ -80,16 +124,40 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                     }
                 }
             }
-            let scale = match block.half_scales {
-                true => L::load_f16(block.scales.cast::<u16>().add(16 * g)),
-                false => L::load(block.scales.cast::<f32>().add(16 * g)),
-            };
+            if R == 1 {
+                L::prefetch_far(scales.wrapping_add(FAR_SCALES));
+            }
+            let scale = block.floats::<L>(scales);
+            let mut sums = sums.map(|sums| L::to_f32(sums));
+            if MORE && block.stored_zeros {
+                let zero = block.floats::<L>(scales.add(block.lanes_bytes()));
+                for r in 0..R {
+                    sums[r] = L::fma(zero, L::splat(start(r) as f32), sums[r]);
+                }
+            }
             for r in 0..R {
                 let x_scale = x.add(R * record.scales).cast::<f32>().add(g * R + r).read();
-                out[r] = L::fma(L::mul(scale, L::splat(x_scale)), L::to_f32(sums[r]), out[r]);
+                out[r] = L::fma(L::mul(scale, L::splat(x_scale)), sums[r], out[r]);
+            }
+            left -= 1;
+            if !MORE || left == 0 {
+                scales = scales.add(block.group_bytes());
+                left = record.split;
             }
         }
         out
+    }
+}
+
+/// Asks for what follows `codes`. With several rows the block is in the second cache.
+#[inline(always)]
+unsafe fn ahead<L: Lanes, const R: usize>(codes: *const u8) {
+    // SAFETY: the caller's promise; prefetches need not be within anything.
+    unsafe {
+        L::prefetch(codes.wrapping_add(NEAR));
+        if R == 1 {
+            L::prefetch_far(codes.wrapping_add(FAR));
+        }
     }
 }
 
@@ -114,7 +182,7 @@ unsafe fn four_words<L: Lanes, const R: usize>(
         let mut words = [L::splat_word(0); 4];
         for w in 0..4 {
             words[w] = L::load_words(codes.add(16 * w));
-            L::prefetch(codes.cast::<u8>().wrapping_add(64 * w + AHEAD));
+            ahead::<L, R>(codes.add(16 * w).cast());
             let (low, middle) = (L::and(words[w], seven), L::and(L::shift_right::<3>(words[w]), seven));
             for r in 0..R {
                 sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at + 8 * w, r));

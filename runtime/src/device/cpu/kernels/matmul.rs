@@ -3,22 +3,38 @@
 //! A share of the second phase is some blocks of 16 rows. For it, tiles of rows of activations are gone through, and for
 //! each tile all its blocks, so that tile and blocks stay in the second cache.
 
-use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage};
+use dwindle_bundle::Record;
+use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage, Zero};
 
+use super::super::lanes::isa::Work;
 use super::super::lanes::{LANES, Lanes, math};
-use super::quantize::{self, Record};
+use super::quantize;
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::{Run, borrow, give_back, grouped, norm, plain};
 
 /// Bytes of weights that a share goes through again for each tile of activations.
 const SHARE_BYTES: usize = 512 << 10;
 
 /// Bindings by role; optional ones are 0 where they are absent.
-struct Bound {
+pub struct Bound {
     scales: usize,
     norm: usize,
     bias: usize,
     residual: usize,
     y: usize,
+}
+
+/// What the first phase makes of a row of activations.
+#[derive(Clone, Copy)]
+enum Prepared {
+    /// f32, side by side.
+    Plain,
+    /// A record for codes of so many bits, with this zero.
+    Quantized(Record, u32, i32),
+    /// bf16 tiles, of `values` values a row, for codes of `bits` bits.
+    #[cfg(target_arch = "x86_64")]
+    Tiled { bits: u32, values: usize },
 }
 
 fn bindings(spec: &MatMul) -> Bound {
@@ -35,53 +51,127 @@ fn bindings(spec: &MatMul) -> Bound {
 }
 
 /// The kernel.
-///
-/// # Safety
-/// See the module above.
-#[inline(always)]
-pub unsafe fn run<L: Lanes>(spec: &MatMul, run: &Run<'_>) {
+pub fn run(spec: &MatMul, run: &Run<'_>) {
     let bound = bindings(spec);
     let (rows, k) = (run.rows(spec.rows), spec.matrix.k as usize);
-    // SAFETY: the caller's promise.
-    unsafe {
-        match spec.matrix.storage {
-            Storage::Grouped { bits, group, scale } => {
-                let record = Record::new(spec.matrix.k, group);
-                prepare::<L>(spec, &bound, run, rows, record.groups * record.group, Some((record, bits)));
-                let words = (group / (32 / bits)) as usize;
-                let block = grouped::Block {
-                    codes: run.pointer::<u32>(1),
-                    scales: run.pointer::<u8>(bound.scales),
-                    half_scales: scale == Float::F16,
-                    words,
-                };
-                match (bits, words) {
-                    (3, 4) => grouped_blocks::<L, 3, 4>(spec, &bound, run, rows, record, block),
-                    (3, _) => grouped_blocks::<L, 3, 0>(spec, &bound, run, rows, record, block),
-                    (4, 4) => grouped_blocks::<L, 4, 4>(spec, &bound, run, rows, record, block),
-                    (4, _) => grouped_blocks::<L, 4, 0>(spec, &bound, run, rows, record, block),
-                    (8, 8) => grouped_blocks::<L, 8, 8>(spec, &bound, run, rows, record, block),
-                    _ => grouped_blocks::<L, 8, 0>(spec, &bound, run, rows, record, block),
-                }
-            }
-            Storage::Plain(float) => {
-                let x = match spec.rms_norm {
-                    Some(_) => {
-                        prepare::<L>(spec, &bound, run, rows, k, None);
-                        run.scratch.cells::<f32>().as_ptr() as *const f32
+    let prepare = |padded, prepared| run.set.run(&Prepare { spec, bound: &bound, run, rows, padded, prepared });
+    match spec.matrix.storage {
+        Storage::Grouped { bits, group, scale, zero } => {
+            let record = Record::new(spec.matrix.k, bits, group);
+            let values = record.groups * record.group;
+            let all = grouped::Block {
+                codes: run.pointer::<u32>(1),
+                scales: run.pointer::<u8>(bound.scales),
+                half_scales: scale == Float::F16,
+                stored_zeros: zero == Zero::Stored,
+                words: record.group / (32 / bits) as usize,
+            };
+            let more = all.stored_zeros || record.split > 1;
+            #[cfg(target_arch = "x86_64")]
+            if run.set.has_tiles() && zero == Zero::Centered && !more && rows >= tiles::LEAST_ROWS {
+                prepare(values, Prepared::Tiled { bits, values });
+                let product = tiles::Product { spec, bound: &bound, run, rows, group: record.group, all };
+                // SAFETY: `has_tiles` is true only where tiles are available; sizes are those that `needs` asks for.
+                return unsafe {
+                    match bits {
+                        3 => product.run::<3>(),
+                        4 => product.run::<4>(),
+                        _ => product.run::<8>(),
                     }
-                    None => run.pointer::<f32>(0).cast_const(),
                 };
-                match float {
-                    Float::F16 => plain_blocks::<L, true>(spec, &bound, run, rows, x),
-                    Float::F32 => plain_blocks::<L, false>(spec, &bound, run, rows, x),
+            }
+            prepare(values, Prepared::Quantized(record, bits, zero.constant(bits).unwrap_or(1) as i32));
+            let product = Grouped { spec, bound: &bound, run, rows, record, all };
+            // What the built-in schemes use is compiled for itself.
+            match (bits, all.words, more) {
+                (3, 4, false) => run.set.run(&GroupedOf::<3, 4, false>(product)),
+                (4, 4, false) => run.set.run(&GroupedOf::<4, 4, false>(product)),
+                (8, 8, false) => run.set.run(&GroupedOf::<8, 8, false>(product)),
+                (4, 4, true) => run.set.run(&GroupedOf::<4, 4, true>(product)),
+                (3, ..) => run.set.run(&GroupedOf::<3, 0, true>(product)),
+                (4, ..) => run.set.run(&GroupedOf::<4, 0, true>(product)),
+                _ => run.set.run(&GroupedOf::<8, 0, true>(product)),
+            }
+        }
+        Storage::Plain(float) => {
+            let x = match spec.rms_norm {
+                Some(_) => {
+                    prepare(k, Prepared::Plain);
+                    run.scratch.address().cast()
                 }
+                None => run.pointer::<f32>(0).cast_const(),
+            };
+            let product = Plain { spec, bound: &bound, run, rows, x };
+            match float {
+                Float::F16 => run.set.run(&PlainOf::<true>(product)),
+                Float::F32 => run.set.run(&PlainOf::<false>(product)),
             }
         }
     }
 }
 
-/// First phase: rows are normalised if asked, then quantized where `record` says how, else kept as f32.
+/// The first phase.
+struct Prepare<'a> {
+    spec: &'a MatMul,
+    bound: &'a Bound,
+    run: &'a Run<'a>,
+    rows: usize,
+    padded: usize,
+    prepared: Prepared,
+}
+
+impl Work for Prepare<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self) {
+        // SAFETY: the caller has the instruction set; `Program` checked the views.
+        unsafe { prepare::<L>(self.spec, self.bound, self.run, self.rows, self.padded, self.prepared) };
+    }
+}
+
+/// The second phase for codes.
+struct Grouped<'a> {
+    spec: &'a MatMul,
+    bound: &'a Bound,
+    run: &'a Run<'a>,
+    rows: usize,
+    record: Record,
+    all: grouped::Block,
+}
+
+/// Of so many bits, with so many words a group; `MORE` as in [`grouped::tile`].
+struct GroupedOf<'a, const BITS: u32, const WORDS: usize, const MORE: bool>(Grouped<'a>);
+
+impl<const BITS: u32, const WORDS: usize, const MORE: bool> Work for GroupedOf<'_, BITS, WORDS, MORE> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self) {
+        let Grouped { spec, bound, run, rows, record, all } = self.0;
+        // SAFETY: as in the first phase, which is done.
+        unsafe { grouped_blocks::<L, BITS, WORDS, MORE>(spec, bound, run, rows, record, all) };
+    }
+}
+
+/// The second phase for floats.
+struct Plain<'a> {
+    spec: &'a MatMul,
+    bound: &'a Bound,
+    run: &'a Run<'a>,
+    rows: usize,
+    x: *const f32,
+}
+
+/// Of 16 bits, or of 32.
+struct PlainOf<'a, const HALF: bool>(Plain<'a>);
+
+impl<const HALF: bool> Work for PlainOf<'_, HALF> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self) {
+        let Plain { spec, bound, run, rows, x } = self.0;
+        // SAFETY: as in the first phase, which is done.
+        unsafe { plain_blocks::<L, HALF>(spec, bound, run, rows, x) };
+    }
+}
+
+/// First phase: rows are normalised if asked, then stored as `prepared` says; `padded` values of a row are used.
 #[inline(always)]
 unsafe fn prepare<L: Lanes>(
     spec: &MatMul,
@@ -89,31 +179,38 @@ unsafe fn prepare<L: Lanes>(
     run: &Run<'_>,
     rows: usize,
     padded: usize,
-    record: Option<(Record, u32)>,
+    prepared: Prepared,
 ) {
     let k = spec.matrix.k as usize;
     let x = run.read::<f32>(0);
     let scratch = run.scratch;
-    let mut row = borrow(padded + LANES);
+    let mut row = borrow(padded.next_multiple_of(2 * LANES) + LANES);
     loop {
         let t = run.member.take();
         if t >= rows {
             break;
         }
         row[..k].copy_from_slice(&x[t * k..][..k]);
-        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `scratch_bytes`.
+        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `NativeKernel::scratch_bytes`.
         unsafe {
             if let Some(eps) = spec.rms_norm {
                 norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);
             }
-            match record {
-                Some((record, bits)) => {
+            match prepared {
+                Prepared::Quantized(record, bits, zero) => {
                     let to = scratch.cells::<u8>().as_ptr() as *mut u8;
-                    quantize::quantize::<L>(record, bits, &row, to.add(t * record.bytes));
+                    quantize::quantize::<L>(record, bits, zero, &row, to.add(t * record.bytes));
                 }
-                None => {
+                Prepared::Plain => {
                     let to = scratch.cells::<f32>().as_ptr() as *mut f32;
                     to.add(t * k).copy_from_nonoverlapping(row.as_ptr(), k);
+                }
+                #[cfg(target_arch = "x86_64")]
+                Prepared::Tiled { bits, values } => {
+                    let to = scratch.cells::<u8>().as_ptr() as *mut u8;
+                    tiles::store_row(bits, values, &mut row, t, to);
+                    // Order of columns was changed beyond those that the next row overwrites.
+                    row[k..].fill(0.0);
                 }
             }
         }
@@ -128,7 +225,7 @@ fn share_blocks(blocks: usize, members: usize, bytes: usize) -> usize {
 }
 
 #[inline(always)]
-unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
+unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MORE: bool>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,
@@ -141,7 +238,7 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
         let x = run.scratch.cells::<u8>().as_ptr() as *const u8;
         let block = |index: usize| grouped::Block {
             codes: all.codes.add(index * record.groups * all.words * LANES),
-            scales: all.scales.add(index * record.groups * LANES * if all.half_scales { 2 } else { 4 }),
+            scales: all.scales.add(index * (record.groups / record.split) * all.group_bytes()),
             ..all
         };
         let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
@@ -154,13 +251,13 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
             let last = blocks.min(first + share);
             if rows == 1 {
                 for index in first..last {
-                    let sums = grouped::tile::<L, BITS, WORDS, 1>(block(index), record, x);
+                    let sums = grouped::tile::<L, BITS, WORDS, 1, MORE>(block(index), record, x);
                     finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
                 }
             } else if L::ROWS == 8 {
-                grouped_rows::<L, BITS, WORDS, 8>(spec, bound, run, rows, record, first..last, block, x);
+                grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, first..last, block, x);
             } else {
-                grouped_rows::<L, BITS, WORDS, 2>(spec, bound, run, rows, record, first..last, block, x);
+                grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, first..last, block, x);
             }
         }
     }
@@ -168,7 +265,7 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize>(
 
 #[expect(clippy::too_many_arguments, reason = "the body of one loop, once for each number of rows")]
 #[inline(always)]
-unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize>(
+unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize, const MORE: bool>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,
@@ -193,7 +290,7 @@ unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: u
         for index in blocks.clone() {
             // SAFETY: the caller's promise.
             unsafe {
-                let sums = grouped::tile::<L, BITS, WORDS, R>(block(index), record, local.as_ptr().cast());
+                let sums = grouped::tile::<L, BITS, WORDS, R, MORE>(block(index), record, local.as_ptr().cast());
                 finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
             }
         }
@@ -253,8 +350,11 @@ unsafe fn plain_blocks<L: Lanes, const HALF: bool>(
 }
 
 /// Bias, activation, soft cap, residual: what is done with the sums of 16 rows for rows `t .. t + rows` of x.
+///
+/// # Safety
+/// See the module above.
 #[inline(always)]
-unsafe fn finish<L: Lanes, const R: usize>(
+pub unsafe fn finish<L: Lanes, const R: usize>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,

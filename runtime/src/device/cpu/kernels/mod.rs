@@ -1,4 +1,4 @@
-//! Native kernels: each is one function, generic over lanes, that all members of a team call for a step.
+//! Native kernels: functions generic over lanes, which all members of a team call for a step.
 //!
 //! A kernel takes shares of its work from the team until none is left. Which member computes a share makes no difference:
 //! each element of a result is computed by one share, in an order that depends on neither the team nor the share's size.
@@ -15,6 +15,8 @@ mod plain;
 mod quantize;
 mod rope;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 #[cfg(test)]
 mod tests;
@@ -22,14 +24,14 @@ mod tests;
 use std::cell::Cell;
 
 use dwindle_bundle::Call;
-use dwindle_bundle::native::NativeKernel;
+use dwindle_bundle::native::{self, NativeKernel};
 
 use super::lanes::Lanes;
-use super::lanes::isa::Work;
+use super::lanes::isa::{InstructionSet, Work};
 use super::memory::View;
 use super::pool::Member;
 
-pub use needs::{Need, check_call, needs, scratch_bytes};
+pub use needs::{Need, check_call, needs};
 
 /// A kernel and what it is bound to.
 #[derive(Clone, Debug)]
@@ -48,8 +50,10 @@ pub struct Run<'a> {
     pub call: Call,
     /// The member.
     pub member: &'a Member<'a>,
-    /// Memory of at least [`scratch_bytes`] that all members share.
+    /// Memory of at least [`NativeKernel::scratch_bytes`] that all members share.
     pub scratch: View,
+    /// What it is done with; available.
+    pub set: InstructionSet,
 }
 
 thread_local! {
@@ -87,24 +91,47 @@ impl Run<'_> {
     }
 }
 
-impl Work for Run<'_> {
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(&self) {
-        // SAFETY: the caller has the instruction set; `Program` checked the views.
-        unsafe {
-            match &self.step.kernel {
-                NativeKernel::MatMul(spec) => matmul::run::<L>(spec, self),
-                NativeKernel::Embed(spec) => rows::embed(spec, self),
-                NativeKernel::Norm(spec) => norm::run::<L>(spec, self),
-                NativeKernel::RopeWriteKv(spec) => rope::rope_write_kv::<L>(spec, self),
-                NativeKernel::Attention(spec) => attention::run::<L>(spec, self),
-                NativeKernel::OverlayRows(spec) => rows::overlay(spec, self),
-                NativeKernel::WriteRows(spec) => rows::write::<L>(spec, self),
-                NativeKernel::Patchify(spec) => rows::patchify(spec, self),
-                NativeKernel::Elementwise(spec) => elementwise::run::<L>(spec, self),
-                NativeKernel::Rope(spec) => rope::rope(spec, self),
-                NativeKernel::CopyRows(spec) => rows::copy(spec, self),
+/// A kernel that is one function, with what it works on; so each is compiled by itself for each instruction set.
+struct On<'a, S>(&'a S, &'a Run<'a>);
+
+macro_rules! work {
+    ($($spec:ident => $run:expr;)*) => {$(
+        impl Work for On<'_, native::$spec> {
+            #[inline(always)]
+            unsafe fn run<L: Lanes>(&self) {
+                // SAFETY: the caller has the instruction set; `Program` checked the views.
+                unsafe { $run(self.0, self.1) }
             }
         }
+    )*};
+}
+
+work! {
+    Embed => rows::embed;
+    Norm => norm::run::<L>;
+    RopeWriteKv => rope::rope_write_kv::<L>;
+    Attention => attention::run::<L>;
+    OverlayRows => rows::overlay;
+    WriteRows => rows::write::<L>;
+    Patchify => rows::patchify;
+    Elementwise => elementwise::run::<L>;
+    Rope => rope::rope;
+    CopyRows => rows::copy;
+}
+
+/// Does the shares of a step that this member gets.
+pub fn run(run: &Run<'_>) {
+    match &run.step.kernel {
+        NativeKernel::MatMul(spec) => matmul::run(spec, run),
+        NativeKernel::Embed(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::Norm(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::RopeWriteKv(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::Attention(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::OverlayRows(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::WriteRows(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::Patchify(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::Elementwise(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::Rope(spec) => run.set.run(&On(spec, run)),
+        NativeKernel::CopyRows(spec) => run.set.run(&On(spec, run)),
     }
 }

@@ -3,8 +3,6 @@
 use dwindle_bundle::Call;
 use dwindle_bundle::native::*;
 
-use super::quantize;
-
 /// What a kernel needs of one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -187,20 +185,5 @@ pub fn check_call(kernel: &NativeKernel, call: Call, bytes: &[usize]) -> Result<
             Err(format!("position {} is beyond a cache of {} rows", end(a.rows), a.kv_rows))
         }
         _ => Ok(()),
-    }
-}
-
-/// Scratch memory that a step needs for calls of at most `max_rows` rows.
-pub fn scratch_bytes(kernel: &NativeKernel, max_rows: u32) -> u64 {
-    match kernel {
-        NativeKernel::MatMul(m) => {
-            let rows = u64::from(m.rows.unwrap_or(max_rows));
-            match m.matrix.storage {
-                Storage::Grouped { group, .. } => rows * quantize::Record::new(m.matrix.k, group).bytes as u64,
-                Storage::Plain(_) if m.rms_norm.is_some() => rows * u64::from(m.matrix.k) * 4,
-                Storage::Plain(_) => 0,
-            }
-        }
-        _ => 0,
     }
 }

@@ -27,6 +27,24 @@ unsafe fn squares<L: Lanes>(row: &[f32], mean: f32) -> f32 {
     }
 }
 
+/// Σ x, sixteen sums first.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+unsafe fn sum<L: Lanes>(row: &[f32]) -> f32 {
+    // SAFETY: chunks have 16 values.
+    unsafe {
+        let chunks = row.chunks_exact(LANES);
+        let rest = chunks.remainder().iter().sum::<f32>();
+        let mut sums = L::splat(0.0);
+        for chunk in chunks {
+            sums = L::add(sums, L::load(chunk.as_ptr()));
+        }
+        L::sum(sums) + rest
+    }
+}
+
 /// `row * weight / sqrt(mean(row²) + eps)`, in place.
 ///
 /// # Safety
@@ -61,7 +79,7 @@ pub unsafe fn run<L: Lanes>(spec: &Norm, run: &Run<'_>) {
         unsafe {
             row.as_mut_ptr().copy_from_nonoverlapping(run.pointer::<f32>(0).add(t * columns), columns);
             if spec.layer {
-                let mean = row.iter().sum::<f32>() / columns as f32;
+                let mean = sum::<L>(&row) / columns as f32;
                 let factor = (squares::<L>(&row, mean) / columns as f32 + spec.eps).sqrt().recip();
                 for ((x, weight), bias) in row.iter_mut().zip(weight).zip(run.read::<f32>(2)) {
                     *x = (*x - mean) * factor * weight + bias;

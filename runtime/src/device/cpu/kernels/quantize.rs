@@ -1,48 +1,26 @@
-//! Activations as 8-bit integers, one scale for each group of the matrix they are multiplied with.
+//! Activations as 8-bit integers, one scale for each group of the matrix they are multiplied with, or where those are long
+//! for each 32 values of a group: one great activation costs only its neighbours their precision.
 //!
 //! For the values x of a group: `scale = max |x| / 127`, `q = round(x / scale)`. The error of one value is at most half a
 //! scale, 0.4 % of the group's greatest; errors are independent, so a product of k values loses about `0.23 % / √k` of its
 //! terms' magnitudes. Products of codes and q are exact in 32 bits.
 //!
 //! A [`Record`] holds a row: codes in the order in which kernels read them, for each group
-//! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing), and scales.
+//! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing; `-Σ q` where the matrix's groups have zeros
+//! of their own), and scales.
 
+use dwindle_bundle::Record;
 use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
 
 use super::super::lanes::{LANES, Lanes};
 
-/// Where the parts of a quantized row are, in bytes from its beginning.
-#[derive(Clone, Copy, Debug)]
-pub struct Record {
-    /// Groups of the row.
-    pub groups: usize,
-    /// Values of a group.
-    pub group: usize,
-    /// `-zero * Σ q`, i32, one for each group.
-    pub sums: usize,
-    /// f32, one for each group.
-    pub scales: usize,
-    /// From one row to the next.
-    pub bytes: usize,
-}
-
-impl Record {
-    /// For rows of `k` values in groups of `group`, at least 1 each.
-    pub fn new(k: u32, group: u32) -> Record {
-        let groups = k.div_ceil(group) as usize;
-        let sums = (groups * group as usize).next_multiple_of(64);
-        let scales = sums + groups * 4;
-        Record { groups, group: group as usize, sums, scales, bytes: (scales + groups * 4).next_multiple_of(64) }
-    }
-}
-
-/// Quantizes a row into a record for codes of `bits` bits. `x` has the row, then zeros up to whole groups and [`LANES`] more.
+/// Quantizes a row into a record for codes of `bits` bits, whose sums are multiplied with `-zero`. `x` has the row, then zeros up to whole
+/// groups and [`LANES`] more.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; `to` has the record's bytes.
 #[inline(always)]
-pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, x: &[f32], to: *mut u8) {
-    let zero = (1 << (bits - 1)) - 1;
+pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: i32, x: &[f32], to: *mut u8) {
     let group = record.group;
     assert!(x.len() >= record.groups * group + LANES, "a row is padded");
     let mut codes = [0_i8; MAX_UNIT + LANES];

@@ -31,11 +31,12 @@ fn decode_row(matrix: &Matrix, row: usize, run: &Run<'_>, factor: f32, mut put: 
                 put(column, factor * float_at(run, 1, float, (block * k + column) * BLOCK_ROWS + lane));
             }
         }
-        Storage::Grouped { bits, group, scale } => {
+        Storage::Grouped { bits, group, scale, zero } => {
             let group = group as usize;
             let (groups, words) = (k.div_ceil(group), group / (32 / bits) as usize);
             let codes = run.read::<u32>(1);
-            let zero = (1 << (bits - 1)) - 1;
+            let zero = zero.constant(bits).map(|zero| zero as f32);
+            let of_a_group = if zero.is_none() { 2 } else { 1 };
             for column in 0..k {
                 let (g, i) = (column / group, column % group);
                 let word = |w: usize| codes[((block * groups + g) * words + w) * BLOCK_ROWS + lane];
@@ -55,8 +56,9 @@ fn decode_row(matrix: &Matrix, row: usize, run: &Run<'_>, factor: f32, mut put: 
                         word(i / per_word) >> (bits as usize * (i % per_word)) & ((1 << bits) - 1)
                     }
                 };
-                let scale = float_at(run, 2, scale, (block * groups + g) * BLOCK_ROWS + lane);
-                put(column, factor * scale * (code as i32 - zero) as f32);
+                let number =
+                    |i: usize| float_at(run, 2, scale, ((block * groups + g) * of_a_group + i) * BLOCK_ROWS + lane);
+                put(column, factor * number(0) * (code as f32 - zero.unwrap_or_else(|| number(1))));
             }
         }
     }

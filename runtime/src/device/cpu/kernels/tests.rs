@@ -65,16 +65,22 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
             let bits: Vec<u16> = rows16(&halves, k).into_iter().map(f16::to_bits).collect();
             Stored { matrix, bindings: vec![bytes_of(&bits)], values }
         }
-        Storage::Grouped { bits, group, scale } => {
+        Storage::Grouped { bits, group, scale, zero } => {
             let (group, per_word) = (group as usize, (32 / bits) as usize);
-            let (groups, zero) = (k.div_ceil(group), (1 << (bits - 1)) - 1);
+            let groups = k.div_ceil(group);
+            let zeros: Vec<f16> = match zero.constant(bits) {
+                Some(zero) => vec![half(zero as f32); n * groups],
+                // Not only whole ones: the format allows any.
+                None => (0..n * groups).map(|_| half((random.word() % (4 << bits)) as f32 * 0.25)).collect(),
+            };
             let codes: Vec<u32> = (0..n * groups * group).map(|_| random.word() & ((1 << bits) - 1)).collect();
             let scales: Vec<f16> = random.floats(n * groups).into_iter().map(half).collect();
             let mut values = Vec::with_capacity(n * k);
             for row in 0..n {
                 for column in 0..k {
-                    let code = codes[row * groups * group + column] as i32 - zero;
-                    values.push(code as f32 * scales[row * groups + column / group].to_f32());
+                    let at = row * groups + column / group;
+                    let code = codes[row * groups * group + column] as f32 - zeros[at].to_f32();
+                    values.push(code * scales[at].to_f32());
                 }
             }
             let mut words: Vec<u32> = codes
@@ -85,7 +91,13 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
                 words.as_chunks_mut::<4>().0.iter_mut().for_each(|words| *words = arrange_3bit(*words));
             }
             let words = rows16(&words, groups * group / per_word);
-            let scales = rows16(&scales, groups);
+            let scales = match zero {
+                Zero::Stored => {
+                    let pairs: Vec<f16> = scales.iter().zip(&zeros).flat_map(|(&s, &z)| [s, z]).collect();
+                    rows16(&pairs, 2 * groups)
+                }
+                _ => rows16(&scales, groups),
+            };
             let scales = match scale {
                 Float::F16 => bytes_of(&scales.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
                 Float::F32 => bytes_of(&scales.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
@@ -96,7 +108,8 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
 }
 
 fn formats() -> Vec<Storage> {
-    let grouped = |bits, group, scale| Storage::Grouped { bits, group, scale };
+    let with_zero = |bits, group, scale, zero| Storage::Grouped { bits, group, scale, zero };
+    let grouped = |bits, group, scale| with_zero(bits, group, scale, Zero::Centered);
     vec![
         Storage::Plain(Float::F32),
         Storage::Plain(Float::F16),
@@ -108,6 +121,15 @@ fn formats() -> Vec<Storage> {
         grouped(4, 256, Float::F16),
         grouped(8, 32, Float::F16),
         grouped(8, 4, Float::F32),
+        with_zero(4, 32, Float::F16, Zero::Fixed(8)),
+        with_zero(8, 32, Float::F16, Zero::Fixed(128)),
+        with_zero(3, 80, Float::F16, Zero::Fixed(0)),
+        with_zero(4, 128, Float::F16, Zero::Stored),
+        with_zero(4, 32, Float::F32, Zero::Stored),
+        with_zero(4, 8, Float::F16, Zero::Stored),
+        with_zero(4, 96, Float::F32, Zero::Stored),
+        with_zero(3, 40, Float::F16, Zero::Stored),
+        with_zero(8, 64, Float::F16, Zero::Stored),
     ]
 }
 
@@ -131,11 +153,11 @@ fn run(kernel: &NativeKernel, call: Call, bindings: &[Vec<u8>], results: &[usize
             }
             let lengths: Vec<usize> = views.iter().map(View::len).collect();
             check_call(kernel, call, &lengths).unwrap();
-            let scratch_memory = Memory::zeroed(scratch_bytes(kernel, call.rows) as usize).unwrap();
+            let scratch_memory = Memory::zeroed(kernel.scratch_bytes(call.rows) as usize).unwrap();
             let step = Step { kernel: kernel.clone(), views };
             let scratch = scratch_memory.whole();
             pool.run(&|member| {
-                set.run(&Run { step: &step, call, member, scratch });
+                super::run(&Run { step: &step, call, member, scratch, set });
                 member.barrier();
             })
             .unwrap();
@@ -186,12 +208,19 @@ fn activated(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// What a product should be, and how far rounding activations to 8 bits may move a sum.
-fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32], residual: &[f32]) -> (Vec<f32>, f32) {
+/// What a product should be, and how far it may be moved by rounding activations to 8 bits, and by rounding both factors to bf16.
+fn product(
+    spec: &MatMul,
+    stored: &Stored,
+    x: &[f32],
+    norm: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+) -> (Vec<f32>, [f32; 2]) {
     let (n, k) = (spec.matrix.n as usize, spec.matrix.k as usize);
     let columns = spec.out_columns as usize;
     let mut y = residual.to_vec();
-    let mut error = 1e-5 * k as f64;
+    let mut errors = [1e-5 * k as f64; 2];
     for (t, row) in x.chunks(k).enumerate() {
         let mean = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / k as f64;
         let row: Vec<f64> = match spec.rms_norm {
@@ -216,7 +245,9 @@ fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32]
                         step * 0.51 * w.iter().map(|&w| f64::from(w).abs()).sum::<f64>()
                     })
                     .sum();
-                error = error.max(bound);
+                // Half of the last of eight bits, for both factors, all in the same direction.
+                let tiled: f64 = row.iter().zip(w).map(|(x, &w)| (x * f64::from(w)).abs()).sum::<f64>() * 0.0079;
+                errors = [errors[0].max(bound), errors[1].max(bound).max(tiled)];
             }
         }
         let capped = |value: f64| spec.soft_cap.map_or(value, |cap| f64::from(cap) * (value / f64::from(cap)).tanh());
@@ -231,7 +262,7 @@ fn product(spec: &MatMul, stored: &Stored, x: &[f32], norm: &[f32], bias: &[f32]
             *y = capped(value) as f32 + if spec.residual { *y } else { 0.0 };
         }
     }
-    (y, error as f32)
+    (y, errors.map(|error| error as f32))
 }
 
 fn matmul(matrix: Matrix) -> MatMul {
@@ -256,10 +287,11 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
     let norm = random.floats(k);
     let bias = if spec.bias { random.floats(n) } else { vec![0.0; n] };
     let residual = random.floats(rows * spec.out_columns as usize);
-    let (expected, mut error) = product(&spec, stored, &x, &norm, &bias, &residual);
+    let (expected, mut errors) = product(&spec, stored, &x, &norm, &bias, &residual);
     if spec.gated {
         // A factor's error counts as often as the other factor is great.
-        error *= 2.0 * (1.0 + expected.iter().fold(0.0_f32, |most, y| most.max(y.abs())).sqrt() + error);
+        let most = expected.iter().fold(0.0_f32, |most, y| most.max(y.abs())).sqrt();
+        errors = errors.map(|error| error * 2.0 * (1.0 + most + error));
     }
     let mut bindings = vec![bytes_of(&x)];
     bindings.extend(stored.bindings.clone());
@@ -268,8 +300,10 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
     bindings.extend(spec.residual.then(|| bytes_of(&residual)));
     bindings.push(bytes_of(&residual));
     let what = format!("{spec:?} of {rows} rows");
-    for found in run(&NativeKernel::MatMul(spec), call(rows, 0), &bindings, &[bindings.len() - 1]) {
-        close(&found[0], &expected, error * 1.1, &what);
+    let sets = InstructionSet::ALL.into_iter().filter(|set| set.is_available());
+    for (set, found) in sets.zip(run(&NativeKernel::MatMul(spec), call(rows, 0), &bindings, &[bindings.len() - 1])) {
+        let error = errors[usize::from(set.has_tiles())];
+        close(&found[0], &expected, error * 1.1, &format!("{set}: {what}"));
     }
 }
 
@@ -277,9 +311,9 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
 fn products_of_every_format_and_odd_shape() {
     let mut random = Random(1);
     for storage in formats() {
-        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300)] {
+        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300), (150, 1100)] {
             let stored = stored(storage, n, k, &mut random);
-            for rows in [1, 2, 9, 65] {
+            for rows in [1, 2, 9, 32, 65] {
                 check_product(matmul(stored.matrix), &stored, rows, &mut random);
             }
         }
@@ -289,7 +323,9 @@ fn products_of_every_format_and_odd_shape() {
 #[test]
 fn products_with_prologue_and_epilogue() {
     let mut random = Random(2);
-    for storage in [Storage::Plain(Float::F16), Storage::Grouped { bits: 4, group: 32, scale: Float::F16 }] {
+    for storage in
+        [Storage::Plain(Float::F16), Storage::Grouped { bits: 4, group: 32, scale: Float::F16, zero: Zero::Centered }]
+    {
         let stored = stored(storage, 38, 72, &mut random);
         let plain = matmul(stored.matrix);
         let all = [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
@@ -308,7 +344,7 @@ fn products_with_prologue_and_epilogue() {
         ];
         specs.extend(all.map(|f| MatMul { activation: Some(f), ..plain.clone() }));
         for spec in specs {
-            for rows in [1, 3, 8] {
+            for rows in [1, 3, 8, 41] {
                 check_product(spec.clone(), &stored, rows, &mut random);
             }
         }

@@ -24,11 +24,14 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 with VNNI.
     Avx512,
+    /// The same, and tile registers for products of many rows.
+    Amx,
 }
 
 impl InstructionSet {
     /// All of them, the slowest first.
-    pub const ALL: [InstructionSet; 3] = [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512];
+    pub const ALL: [InstructionSet; 4] =
+        [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512, InstructionSet::Amx];
 
     /// The name in `DWINDLE_CPU`.
     pub const fn name(self) -> &'static str {
@@ -36,7 +39,13 @@ impl InstructionSet {
             InstructionSet::Portable => "portable",
             InstructionSet::Avx2 => "avx2",
             InstructionSet::Avx512 => "avx512",
+            InstructionSet::Amx => "amx",
         }
+    }
+
+    /// Whether products of many rows use tile registers.
+    pub fn has_tiles(self) -> bool {
+        self == InstructionSet::Amx
     }
 
     /// Whether this processor has it.
@@ -54,6 +63,12 @@ impl InstructionSet {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx => {
+                InstructionSet::Avx512.is_available()
+                    && is_x86_feature_detected!("avx512bf16")
+                    && super::amx::is_available()
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -85,7 +100,7 @@ impl InstructionSet {
             InstructionSet::Avx2 => unsafe { super::avx2::run(work) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `choose` gives only what the processor has.
-            InstructionSet::Avx512 => unsafe { super::avx512::run(work) },
+            InstructionSet::Avx512 | InstructionSet::Amx => unsafe { super::avx512::run(work) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("`choose` gives only what the processor has"),
         }

@@ -9,6 +9,8 @@
 //! instruction sets only where one fuses multiply and add and another rounds in between.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
@@ -93,4 +95,6 @@ pub unsafe trait Lanes: Copy {
 
     /// Asks for the cache line at `from`, which need not be readable.
     unsafe fn prefetch(from: *const u8);
+    /// The same, into a cache that is larger and further away.
+    unsafe fn prefetch_far(from: *const u8);
 }

@@ -1,0 +1,201 @@
+//! Metadata that is missing, wrong, or means what is not understood.
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+
+use super::model::{Golden, import};
+use super::writer::{Gguf, Meta, Storage};
+
+#[track_caller]
+fn check(family: &str, change: impl FnOnce(&mut Gguf), expected: Expect) {
+    let mut gguf = Golden::load(family).gguf(Storage::F16);
+    change(&mut gguf);
+    let (root, model) = import(&gguf);
+    let text = match model {
+        Ok((model, _)) => {
+            let config = &model.model.config;
+            let told = ["model_type", "rope_scaling", "sliding_window", "layer_types", "query_pre_attn_scalar"];
+            let told = told.iter().filter_map(|key| Some(format!("{key}: {}", config.get(*key)?)));
+            told.collect::<Vec<_>>().join(", ")
+        }
+        Err(error) => error.to_string().replace(&root.path().display().to_string(), "DIR"),
+    };
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn missing_and_wrong() {
+    check(
+        "llama",
+        |gguf| {
+            gguf.unset("llama.block_count");
+            gguf.unset("llama.attention.layer_norm_rms_epsilon");
+            gguf.set("llama.embedding_length", Meta::Text("64".to_owned()));
+            gguf.set("llama.attention.head_count", Meta::F32(4.0));
+        },
+        expect![[r#"
+            DIR/model.gguf:
+              - metadata key `llama.block_count` is missing
+              - metadata key `llama.embedding_length` is not a whole number
+              - metadata key `llama.attention.head_count` is not a whole number
+              - metadata key `llama.attention.layer_norm_rms_epsilon` is missing"#]],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.block_count", Meta::I32s(vec![3, 3])),
+        expect!["DIR/model.gguf: metadata key `llama.block_count` is not a whole number"],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.block_count", Meta::U64(1 << 40)),
+        expect![[r#"
+        DIR/model.gguf: llama: unsupported configuration:
+          - `num_hidden_layers` is 1099511627776: expected a whole number from 1 to 1024
+        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.rope.freq_base", Meta::F32(f32::NAN)),
+        expect!["DIR/model.gguf: metadata key `llama.rope.freq_base` is not a finite number"],
+    );
+}
+
+#[test]
+fn what_is_not_understood() {
+    check(
+        "llama",
+        |gguf| gguf.set("llama.logit_scale", Meta::F32(2.0)),
+        expect!["DIR/model.gguf: metadata key `llama.logit_scale` is not understood, and may change what is computed"],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.expert_count", Meta::U32(8)),
+        expect!["DIR/model.gguf: metadata key `llama.expert_count` is 8: only 0 is understood"],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.rope.dimension_count", Meta::U32(8)),
+        expect!["DIR/model.gguf: metadata key `llama.rope.dimension_count` is 8: heads of width 16 need the same"],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.attention.causal", Meta::Bool(false)),
+        expect!["DIR/model.gguf: metadata key `llama.attention.causal` is false: only causal attention is understood"],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.rope.scaling.type", Meta::Text("yarn".to_owned())),
+        expect![
+            "DIR/model.gguf: metadata key `llama.rope.scaling.type` is `yarn`: only `linear` and `none` are understood"
+        ],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("llama.rope.scaling.type", Meta::Text("linear".to_owned())),
+        expect!["DIR/model.gguf: metadata key `llama.rope.scaling.factor` is missing"],
+    );
+    check(
+        "qwen2",
+        |gguf| gguf.set("qwen2.attention.sliding_window", Meta::U32(100)),
+        expect![
+            "DIR/model.gguf: metadata key `qwen2.attention.sliding_window` is 100, but does not tell of which layers"
+        ],
+    );
+    check(
+        "gemma2",
+        |gguf| gguf.set("gemma2.attention.sliding_window_pattern", Meta::U32(3)),
+        expect![
+            "DIR/model.gguf: metadata key `gemma2.attention.sliding_window_pattern` is 3: layers of Gemma 2 alternate, which is 2"
+        ],
+    );
+    check(
+        "gemma2",
+        |gguf| gguf.set("gemma2.attention.sliding_window_pattern", Meta::Bools(vec![false, true, false, true])),
+        expect![[r#"
+            DIR/model.gguf: gemma2: unsupported configuration:
+              - `layer_types` is ["full_attention","sliding_attention","full_attention","slid…: expected no such key, since its meaning is not implemented
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+}
+
+#[test]
+fn what_is_understood() {
+    check(
+        "llama",
+        |_| {},
+        expect![[
+            r#"model_type: "llama", rope_scaling: {"factor":8.0,"high_freq_factor":4.0,"low_freq_factor":1.0,"original_max_position_embeddings":64,"rope_type":"llama3"}"#
+        ]],
+    );
+    check("mistral", |_| {}, expect![[r#"model_type: "mistral", sliding_window: 24"#]]);
+    check(
+        "qwen2",
+        |gguf| {
+            gguf.set("qwen2.rope.scaling.type", Meta::Text("linear".to_owned()));
+            gguf.set("qwen2.rope.scaling.factor", Meta::F32(4.0));
+            gguf.set("qwen2.attention.sliding_window", Meta::U32(256));
+        },
+        expect![[r#"model_type: "qwen2", rope_scaling: {"factor":4.0,"rope_type":"linear"}"#]],
+    );
+    check(
+        "phi3",
+        |gguf| gguf.set("phi3.attention.sliding_window", Meta::U32(0)),
+        expect![[r#"model_type: "phi3", sliding_window: null"#]],
+    );
+    check(
+        "phi3",
+        |gguf| gguf.set("phi3.attention.sliding_window", Meta::U32(20)),
+        expect![[r#"model_type: "phi3", sliding_window: 20"#]],
+    );
+    check(
+        "gemma2",
+        |gguf| gguf.unset("gemma2.attention.scale"),
+        expect![[r#"model_type: "gemma2", sliding_window: 16, query_pre_attn_scalar: 32"#]],
+    );
+    check(
+        "gemma3_text",
+        |gguf| {
+            let sliding = vec![true, true, false, true];
+            gguf.set("gemma3.attention.sliding_window_pattern", Meta::Bools(sliding));
+        },
+        expect![[r#"model_type: "gemma3_text", sliding_window: 16, query_pre_attn_scalar: 32.0"#]],
+    );
+}
+
+/// Each key of the golden configurations that has a place in the metadata is told as it was.
+#[test]
+fn configurations_are_told_as_they_were() {
+    for (name, _) in super::model::FAMILIES {
+        let golden = Golden::load(name);
+        let (_root, model) = import(&golden.gguf(Storage::F16));
+        let found = model.unwrap().0.model.config;
+        let keys = [
+            "model_type",
+            "num_hidden_layers",
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "vocab_size",
+            "num_key_value_heads",
+            "max_position_embeddings",
+            "rms_norm_eps",
+            "rope_theta",
+            "rope_local_base_freq",
+            "sliding_window_pattern",
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "query_pre_attn_scalar",
+            "tie_word_embeddings",
+            "rope_scaling",
+        ];
+        for key in keys {
+            let null = |value: Option<&Value>| value.cloned().unwrap_or_default();
+            let (found, expected) = (null(found.get(key)), null(golden.config.get(key)));
+            let same = match (found.as_f64(), expected.as_f64()) {
+                (Some(found), Some(expected)) => found == expected,
+                _ => found == expected,
+            };
+            assert!(same, "{name} {key}: {found} is not {expected}");
+        }
+    }
+}

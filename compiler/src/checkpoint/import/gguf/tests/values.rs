@@ -1,0 +1,175 @@
+//! Values and logits of imported models.
+
+use std::collections::BTreeMap;
+
+use dwindle_schemes::{FloatType, Format};
+use half::f16;
+
+use super::model::{FAMILIES, Golden, import};
+use super::writer::{Gguf, Storage};
+use crate::arch::golden::{Expected, Memory, Model, check};
+use crate::arch::{Function, parse};
+use crate::checkpoint::ModelDir;
+use crate::checkpoint::model_dir::matrix;
+
+/// As for the checkpoints themselves.
+const TOLERANCE: f32 = 1e-4;
+
+fn logits(model: &ModelDir, tokens: &[u32]) -> Vec<f32> {
+    let family = parse(&model.model.family, &model.model.config, None).unwrap();
+    let memory = Memory::of(model, &|_, bytes| bytes.to_vec());
+    let mut model = Model::new(family.as_ref(), &memory);
+    model.call(Function::Score, tokens, 0, &[]).floats("logits").unwrap().to_vec()
+}
+
+fn imported(gguf: &Gguf) -> (tempfile::TempDir, ModelDir) {
+    let (root, model) = import(gguf);
+    (root, model.unwrap().0)
+}
+
+/// The value of each code, by the definition of the layout.
+fn values(model: &ModelDir, name: &str) -> Vec<f32> {
+    let info = &model.model.tensors[name];
+    let Format::Grouped(grouped) = info.format else { return model.tensor(name).unwrap().to_f32().unwrap() };
+    let (rows, columns) = matrix(&info.shape);
+    let codes = model.tensor(&format!("{name}.codes")).unwrap().bytes;
+    let scales = model.tensor(&format!("{name}.scales")).unwrap().bytes;
+    let zero = grouped.constant_zero().unwrap() as i32;
+    let value = |row: usize, column: usize| {
+        let at = row * grouped.words(columns) * 4 + column / grouped.codes_per_word() * 4;
+        let word = u32::from_le_bytes(codes[at..at + 4].try_into().unwrap());
+        let shift = (column % grouped.codes_per_word()) as u32 * grouped.bits;
+        let code = (word >> shift & grouped.max_code()) as i32;
+        let at = (row * grouped.scales(columns) + column / grouped.group) * 2;
+        (code - zero) as f32 * f16::from_le_bytes(scales[at..at + 2].try_into().unwrap()).to_f32()
+    };
+    (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(r, c)| value(r, c)).collect()
+}
+
+/// Floats give the logits of the checkpoint: names, rows, norms, configuration are those that it had.
+#[test]
+fn floats_give_the_golden_logits() {
+    for (name, _) in FAMILIES {
+        let expected = Expected::load(name);
+        let (_root, model) = imported(&Golden::load(name).gguf(Storage::F32));
+        assert_eq!(model.scheme(), None, "{name} can be quantized");
+        assert_eq!(model.model.sources.len(), 1);
+        let found = logits(&model, &expected.integers("input_ids"));
+        check(name, &found, &expected.floats("logits"), TOLERANCE);
+    }
+}
+
+/// The goldens notice rows that stay in pairs, norms that keep their 1, and frequencies that are not divided.
+#[test]
+fn what_the_converter_did_has_to_be_undone() {
+    for (name, change) in [("llama", "attn_q.weight"), ("gemma2", "ffn_norm.weight"), ("llama", "rope_freqs.weight")] {
+        let (golden, expected) = (Golden::load(name), Expected::load(name));
+        let mut gguf = golden.gguf(Storage::F32);
+        for (tensor, _, _, bytes) in &mut gguf.tensors {
+            if !tensor.ends_with(change) {
+                continue;
+            }
+            let mut values = Storage::F32.decode(bytes);
+            match change {
+                "attn_q.weight" => values.clone_from(&golden.tensors["model.layers.0.self_attn.q_proj.weight"].1),
+                "ffn_norm.weight" => values.iter_mut().for_each(|value| *value -= 1.0),
+                _ => values.fill(1.0),
+            }
+            *bytes = Storage::F32.encode(&values);
+        }
+        let (_root, model) = imported(&gguf);
+        let found = logits(&model, &expected.integers("input_ids"));
+        let difference = crate::arch::golden::difference(&found, &expected.floats("logits"));
+        assert!(difference > 100.0 * TOLERANCE, "{name} {change}: {difference}");
+    }
+}
+
+/// Codes and scales are repacked, not computed: each value is what ggml's formula gives, and the logits are those of a checkpoint of
+/// these values.
+#[test]
+fn packed_values_are_kept_exactly() {
+    for (name, _) in FAMILIES {
+        let golden = Golden::load(name);
+        for (storage, scheme) in [(Storage::Q4_0, "gguf_q4_0"), (Storage::Q8_0, "gguf_q8_0")] {
+            let packed = golden.gguf(storage);
+            let (_root, model) = imported(&packed);
+            assert_eq!(model.scheme(), Some(scheme));
+            assert_eq!((model.model.method.as_deref(), model.model.kv), (Some("imported"), Some(FloatType::F16)));
+
+            // The same values as floats, which the test above proves to be imported right.
+            let mut plain = packed.clone();
+            for (_, kind, _, bytes) in &mut plain.tensors {
+                let from = [storage, Storage::F16, Storage::F32].into_iter().find(|s| s.number() == *kind).unwrap();
+                (*kind, *bytes) = (Storage::F32.number(), Storage::F32.encode(&from.decode(bytes)));
+            }
+            let (_root, plain) = imported(&plain);
+            let mut grouped = 0;
+            for (tensor, info) in &model.model.tensors {
+                assert_eq!(values(&model, tensor), values(&plain, tensor), "{name} {tensor}");
+                grouped += usize::from(matches!(info.format, Format::Grouped(_)));
+            }
+            assert!(grouped > model.model.tensors.len() / 3, "{name}: {grouped}");
+            let tokens = Expected::load(name).integers("input_ids");
+            check(&format!("{name} {scheme}"), &logits(&model, &tokens), &logits(&plain, &tokens), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn floats_of_16_bits() {
+    for (storage, stored) in [(Storage::F16, FloatType::F16), (Storage::Bf16, FloatType::Bf16)] {
+        let golden = Golden::load("qwen2");
+        let gguf = golden.gguf(storage);
+        let (_root, model) = imported(&gguf);
+        let name = "model.layers.1.mlp.down_proj.weight";
+        assert_eq!(model.format(name), Some(Format::Plain(stored)));
+        assert_eq!(values(&model, name), storage.decode(&storage.encode(&golden.tensors[name].1)));
+    }
+}
+
+/// Beside packed matrices bf16 becomes f16, for which there are kernels; a head of another type than the rest stays so.
+#[test]
+fn mixed_types() {
+    let golden = Golden::load("llama");
+    let mut gguf = golden.gguf(Storage::Q4_0);
+    let plain: BTreeMap<_, _> = golden.gguf(Storage::Bf16).tensors.into_iter().map(|t| (t.0.clone(), t)).collect();
+    let fine: BTreeMap<_, _> = golden.gguf(Storage::Q8_0).tensors.into_iter().map(|t| (t.0.clone(), t)).collect();
+    for tensor in &mut gguf.tensors {
+        match tensor.0.as_str() {
+            "token_embd.weight" => *tensor = plain["token_embd.weight"].clone(),
+            "output.weight" => *tensor = fine["output.weight"].clone(),
+            _ => {}
+        }
+    }
+    let (_root, model) = imported(&gguf);
+    let formats = ["model.embed_tokens.weight", "lm_head.weight", "model.layers.0.self_attn.q_proj.weight"];
+    let formats = formats.map(|name| model.format(name).unwrap().to_string());
+    assert_eq!(formats, ["f16", "q8g32f16z128", "q4g32f16z8"]);
+    assert_eq!(model.scheme(), Some("gguf_q4_0"));
+}
+
+#[test]
+fn bytes_do_not_depend_on_threads() {
+    let gguf = Golden::load("llama").gguf(Storage::Q4_0);
+    let convert = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (_root, model) = pool.install(|| imported(&gguf));
+        crate::checkpoint::fixture::contents(model.path())
+    };
+    assert_eq!(convert(1), convert(2));
+}
+
+/// A scale that is no number would spoil 32 values.
+#[test]
+fn scales_are_numbers() {
+    let mut gguf = Golden::load("qwen2").gguf(Storage::Q4_0);
+    let tensor = gguf.tensors.iter_mut().find(|tensor| tensor.0 == "blk.0.attn_v.weight").unwrap();
+    tensor.3[18..20].copy_from_slice(&f16::INFINITY.to_le_bytes());
+    let (root, model) = import(&gguf);
+    expect_test::expect![
+        "tensor `model.layers.0.self_attn.v_proj.weight`: 32 values are infinite or NaN; the checkpoint is damaged, download it again"
+    ]
+    .assert_eq(&model.unwrap_err().to_string());
+    let left = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name != "model.gguf").count(), 0, "nothing is left");
+}
