@@ -114,7 +114,7 @@ static void bench(int argc, char **argv) {
     double first = now();
     verify();
 
-    printf("{\"load_seconds\": %.4f, \"first_token_seconds\": %.4f, \"prefill\": [", loaded - started, first - loaded);
+    printf("{\"load_seconds\": %.4f, \"first_token_seconds\": %.4f, \"prefill\": [", loaded - started, first - started);
     for (int i = 8; i < argc; i++) {
         int tokens = atoi(argv[i]);
         for (int round = -1; round < repetitions; round++) {

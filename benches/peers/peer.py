@@ -131,7 +131,8 @@ class Peer:
 def bundle(dwindle, shape, scheme, context, cache):
     """A bundle of the same shape for `cpu`, with random weights."""
     path = cache / f"{shape}-{scheme}-{context}.dwindle"
-    if not path.exists():
+    # A bundle of an earlier version of the format is made again.
+    if not path.exists() or subprocess.run([dwindle, "inspect", path], capture_output=True).returncode != 0:
         print(f"writing {path} …", file=sys.stderr)
         checkpoint = cache / f"{shape}-checkpoint"
         if not checkpoint.exists():
