@@ -8,7 +8,7 @@ use dwindle_bundle::Bundle;
 use crate::cache;
 use crate::compile::{Target, compile_sources};
 use crate::progress::Bars;
-use crate::source::{DEFAULT_SCHEME, Named, Preparation, Source};
+use crate::source::{Named, Preparation, Source};
 
 /// A file of a packed model directory.
 struct File {
@@ -75,8 +75,7 @@ fn compile(target: &Target, path: &Path, bars: &Bars) -> Result<()> {
         }
         std::fs::write(folder.join(file.name), file.bytes)?;
     }
-    let preparation =
-        Preparation { scheme: DEFAULT_SCHEME.to_owned(), method: dwindle_quant::Method::Rtn, revision: None };
+    let preparation = Preparation { scheme: None, method: dwindle_quant::Method::Rtn, revision: None };
     compile_sources(&sources, &preparation, target, path, bars)?;
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::num::NonZeroUsize;
 
-use dwindle_runtime::device::{Options, cpu, gpu};
+use anyhow::Result;
+use dwindle_bundle::Bundle;
+use dwindle_runtime::device::{self, Options, cpu, gpu};
 
 /// Options of commands that run a model.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -16,7 +18,7 @@ pub struct Device {
     threads: Option<NonZeroUsize>,
 }
 
-/// Where a model that is compiled on the way runs.
+/// Where a model runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// The GPU where there is one, else the processor
@@ -31,11 +33,26 @@ pub enum Kind {
 impl Device {
     /// For the runtime.
     pub fn choice(&self) -> Options {
-        let threads = self.threads.map(usize::from);
         Options {
             gpu: gpu::Options { adapter: self.gpu.clone() },
-            cpu: cpu::Options { threads, ..cpu::Options::default() },
+            cpu: cpu::Options { threads: self.threads(), ..cpu::Options::default() },
         }
+    }
+
+    /// The bundle with the plans for a device of this kind; a GPU's name asks for a GPU.
+    pub fn select(&self, bundle: &Bundle, kind: Kind) -> Result<Bundle> {
+        let kind = match kind {
+            Kind::Auto if self.names_gpu() => device::Kind::Gpu,
+            Kind::Auto => device::Kind::Auto,
+            Kind::Gpu => device::Kind::Gpu,
+            Kind::Cpu => device::Kind::Cpu,
+        };
+        Ok(device::choose(bundle, kind)?)
+    }
+
+    /// Threads that were asked for.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
     }
 
     /// Whether a GPU was asked for by name.

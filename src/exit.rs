@@ -52,7 +52,7 @@ fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<dwindle_compiler::Error>() {
             use dwindle_compiler::Error;
-            if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. }) {
+            if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. } | Error::Fit { .. }) {
                 return DOES_NOT_FIT;
             }
         }
@@ -67,7 +67,7 @@ fn of_runtime(error: &dwindle_runtime::Error) -> u8 {
     use dwindle_runtime::Error;
     match error {
         Error::Bundle(error) => of_bundle(error),
-        Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
+        Error::Memory { .. } | Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
         Error::NoAdapter
         | Error::NoSuchAdapter { .. }
         | Error::Limits { .. }
@@ -82,6 +82,7 @@ fn of_bundle(error: &dwindle_bundle::Error) -> u8 {
     use dwindle_bundle::Error;
     match error {
         Error::Hash { .. } | Error::Damaged { .. } | Error::MissingEntry { .. } => DAMAGED,
+        Error::NoTarget { .. } => DEVICE,
         Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => DOES_NOT_FIT,
         _ => BAD_INPUT,
     }

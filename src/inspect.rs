@@ -1,15 +1,16 @@
 //! `dwindle inspect`: what is in a checkpoint, a model directory or a bundle, at any stage of compilation.
 
+mod bundle;
+
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::{Examination, ModelDir, Weights, examine, is_packed};
-use dwindle_compiler::compile::{CompileOptions, Stage, inspect};
-use dwindle_compiler::lower::print_plan;
+use dwindle_compiler::compile::{Stage, inspect};
 use dwindle_compiler::size::Size;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::compile::Target;
 use crate::hub::{self, Hub};
@@ -49,7 +50,7 @@ pub fn run(options: Options) -> Result<()> {
     let text = match &source {
         Source::Bundle(path) => {
             let bundle = Bundle::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-            of_bundle(&bundle, &options)?
+            bundle::of_bundle(&bundle, &options)?
         }
         Source::ModelDir(named) if options.stage.is_none() => overview(&ModelDir::open(&named.path)?, options.json)?,
         Source::Checkpoint(named) if options.stage.is_none() && !is_packed(&named.path) => {
@@ -99,9 +100,7 @@ fn of_source(source: &Source, options: &Options, work: &Path, bars: &Bars) -> Re
         return overview(&source.converted(work, bars)?, options.json);
     };
     let model = source.quantized(&options.preparation, work, bars)?;
-    let mut compile = CompileOptions::new(options.target.name());
-    compile.context = options.target.context;
-    let text = inspect(&model, stage, &compile)?;
+    let text = inspect(&model, stage, &options.target.options())?;
     match options.json {
         true => Ok(serde_json::to_string_pretty(&json!({ "stage": stage.to_string(), "text": text }))?),
         false => Ok(text),
@@ -132,92 +131,4 @@ fn overview(directory: &ModelDir, as_json: bool) -> Result<String> {
         text += &format!("\n{card}");
     }
     Ok(text)
-}
-
-fn of_bundle(bundle: &Bundle, options: &Options) -> Result<String> {
-    let manifest = bundle.manifest();
-    if options.stage.is_none() || options.stage == Some(Stage::Memory) {
-        bundle.verify()?;
-    }
-    let text = match options.stage {
-        None if options.json => return Ok(serde_json::to_string_pretty(manifest)?),
-        None => bundle_overview(bundle),
-        Some(Stage::Plan) => join(manifest.models.iter().map(|m| format!("model {}\n{}", m.name, print_plan(&m.plan)))),
-        Some(Stage::Kernels) => {
-            let names = manifest.entries.keys().filter(|name| name.ends_with(".wgsl"));
-            let mut texts =
-                names.map(|name| Ok(format!("// {name}\n{}", bundle.text(name)?))).collect::<Result<Vec<_>>>()?;
-            for kernel in manifest.models.iter().flat_map(|model| &model.plan.kernels) {
-                if let dwindle_bundle::Code::Native { name, constants } = &kernel.code {
-                    texts.push(format!("// {}\n{name} {}\n", kernel.name, serde_json::to_string_pretty(constants)?));
-                }
-            }
-            join(texts)
-        }
-        Some(Stage::Memory) => join(manifest.models.iter().map(|m| {
-            let bytes = &m.memory;
-            let parts = [
-                ("weights", bytes.weights),
-                ("states", bytes.states),
-                ("scratch", bytes.scratch),
-                ("ports", bytes.ports),
-                ("total", bytes.total()),
-            ];
-            let lines = parts.map(|(what, bytes)| format!("  {what:<9} {:>12}", Size(bytes).to_string()));
-            format!("model {}, {} positions\n{}", m.name, m.context, lines.join("\n"))
-        })),
-        Some(Stage::Weights) => join(manifest.models.iter().flat_map(|m| {
-            let weights = m.plan.buffers.iter().filter(|b| matches!(b.kind, dwindle_bundle::BufferKind::Weights(_)));
-            weights.map(move |b| format!("{} {}: {}", m.name, b.name, Size(b.bytes)))
-        })),
-        Some(stage @ (Stage::Graph | Stage::Optimized)) => {
-            bail!("a bundle holds no graphs: name the model directory it was compiled from for --stage {stage}")
-        }
-    };
-    match options.json {
-        true => {
-            Ok(serde_json::to_string_pretty(&json!({ "stage": options.stage.map(|s| s.to_string()), "text": text }))?)
-        }
-        false => Ok(text),
-    }
-}
-
-fn join(parts: impl IntoIterator<Item = String>) -> String {
-    parts.into_iter().collect::<Vec<_>>().join("\n")
-}
-
-fn bundle_overview(bundle: &Bundle) -> String {
-    let manifest = bundle.manifest();
-    let target = &manifest.target;
-    let mut text = format!("bundle     {}, target {}, all hashes right\n", Size(bundle.file_bytes()), target.name);
-    for (limit, needed) in &target.needs {
-        text += &format!("  needs {limit} {needed}\n");
-    }
-    for model in &manifest.models {
-        text += &format!("\nmodel      {}\n", model.name);
-        for (key, value) in &model.about {
-            text += &format!("  {key:<16} {value}\n");
-        }
-        text += &format!("  {:<16} {}\n", "context", model.context);
-        text += &format!("  {:<16} {}\n", "memory", Size(model.memory.total()));
-        text += &format!(
-            "  {:<16} {}\n",
-            "tokenizer",
-            if model.text.is_some() { "yes" } else { "no: only `dwindle logits` works" }
-        );
-        text += &format!("  {:<16} {}\n", "pictures", if model.image.is_some() { "yes" } else { "no" });
-        for (name, function) in &model.plan.functions {
-            text += &format!("  {name:<16} {} dispatches\n", function.steps.len());
-        }
-    }
-    if let Some(ensemble) = &manifest.ensemble {
-        let quote = |text: &str| Value::from(text).to_string();
-        text += &format!("\nensemble   {} describes, {} chats\n", ensemble.describe, ensemble.chat);
-        text += &format!(
-            "  describe prompt  {}\n  handover         {}\n",
-            quote(&ensemble.describe_prompt),
-            quote(&ensemble.handover)
-        );
-    }
-    text
 }

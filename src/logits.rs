@@ -7,7 +7,7 @@ use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use dwindle_runtime::Scorer;
 
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::run::pictures;
 
 /// Options of `logits`.
@@ -32,6 +32,10 @@ pub struct Options {
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
 
+    /// Where to run, for bundles for several targets
+    #[arg(long = "device", value_enum, value_name = "KIND", default_value_t)]
+    kind: Kind,
+
     #[command(flatten)]
     device: Device,
 }
@@ -39,6 +43,7 @@ pub struct Options {
 /// Writes the logits.
 pub fn run(options: Options) -> Result<()> {
     let bundle = Bundle::open(&options.bundle).with_context(|| format!("cannot open {}", options.bundle.display()))?;
+    let bundle = options.device.select(&bundle, options.kind)?;
     let models = &bundle.manifest().models;
     let names = || models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
     let model = match (&options.model, models.as_slice()) {

@@ -7,6 +7,7 @@ mod convert;
 mod demo;
 mod device;
 mod exit;
+mod fit;
 mod hub;
 mod inspect;
 mod logits;

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert};
+use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::Quantization;
+use dwindle_compiler::work::Work;
 use dwindle_quant::Method;
+use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
@@ -23,6 +26,14 @@ pub enum Source {
     Checkpoint(Named),
 }
 
+/// What a source is or will be.
+pub enum Described {
+    /// It is quantized already.
+    Quantized(ModelDir),
+    /// It will be, which takes this.
+    Planned(Box<Blueprint>, Work),
+}
+
 /// A directory and the name its model gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -35,9 +46,9 @@ pub struct Named {
 /// How checkpoints become quantized model directories.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Preparation {
-    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`), or the file of another one
-    #[arg(long, default_value = DEFAULT_SCHEME, value_name = "NAME|FILE.toml")]
-    pub scheme: String,
+    /// Quantization scheme for sources that are not quantized yet (see `dwindle schemes`), or the file of another one [default: q4f16_1]
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub scheme: Option<String>,
 
     /// How codes are chosen: rtn (round to nearest) or search (least squared error)
     #[arg(long, default_value = "rtn")]
@@ -46,6 +57,13 @@ pub struct Preparation {
     /// Revision of models named by hub id: a branch, tag or commit
     #[arg(long)]
     pub revision: Option<String>,
+}
+
+impl Preparation {
+    /// The scheme that was named, or the usual one.
+    pub fn scheme(&self) -> &str {
+        self.scheme.as_deref().unwrap_or(DEFAULT_SCHEME)
+    }
 }
 
 /// The scheme that sources get unless the user names another.
@@ -94,27 +112,32 @@ impl Source {
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+        self.quantized_as(&schemes::named(preparation.scheme())?, preparation.method, work, progress)
+    }
+
+    /// The same with a scheme of one's own.
+    pub fn quantized_as(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &Path,
+        progress: &dyn Progress,
+    ) -> Result<ModelDir> {
         match self {
-            Source::Bundle(path) => bail!(
-                "{} is a file; a directory with a checkpoint or a model directory is expected here{}",
-                path.display(),
-                hint_for_file(path)
-            ),
+            Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
                 let model = ModelDir::open(&named.path)?;
                 if model.scheme().is_some() {
                     return Ok(model);
                 }
                 let out = work.join(&named.name);
-                let scheme = schemes::named(&preparation.scheme)?;
-                let quantization = Quantization::open(&model, &scheme, preparation.method)?;
+                let quantization = Quantization::open(&model, scheme, method)?;
                 eprintln!("{}", quantization.work());
                 quantization.run(&out, progress)?;
                 Ok(ModelDir::open(&out)?)
             }
             Source::Checkpoint(named) => {
-                let scheme = schemes::named(&preparation.scheme)?;
-                let conversion = Conversion::open(&named.path, Some((scheme, preparation.method)))?;
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
                 eprintln!("{}", conversion.work());
                 let (model, report) = conversion.run(&work.join(&named.name), progress)?;
                 warn(&report);
@@ -136,6 +159,50 @@ impl Source {
                 Ok(model)
             }
         }
+    }
+
+    /// What it is if it is quantized, else what it will be when quantized as `scheme` by `method`, of which only headers are read.
+    /// What is packed in a format of its own is imported into a subdirectory of what `work` gives.
+    pub fn described<'a>(
+        &self,
+        scheme: &Scheme,
+        method: Method,
+        work: &dyn Fn() -> Result<&'a Path>,
+        progress: &dyn Progress,
+    ) -> Result<Described> {
+        match self {
+            Source::Bundle(path) => bail!(not_a_model(path)),
+            Source::ModelDir(named) => {
+                let directory = ModelDir::open(&named.path)?;
+                Ok(match directory.scheme() {
+                    Some(_) => Described::Quantized(directory),
+                    None => {
+                        let model = directory.model.clone();
+                        let work = Quantization::open(&directory, scheme, method)?.work().clone();
+                        let planned = Blueprint::quantized(&named.name, model, &named.path, scheme, method);
+                        Described::Planned(Box::new(planned), work)
+                    }
+                })
+            }
+            Source::Checkpoint(named) => {
+                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                if conversion.packed_as().is_some() {
+                    drop(conversion);
+                    return Ok(Described::Quantized(self.converted(work()?, progress)?));
+                }
+                let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
+                Ok(Described::Planned(Box::new(planned), conversion.work().clone()))
+            }
+        }
+    }
+
+    /// Bytes of the files that it consists of.
+    pub fn bytes(&self) -> Result<u64> {
+        let length = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(metadata.len())
+        };
+        self.content_files()?.iter().map(length).sum()
     }
 
     /// The name a model made of this gets.
@@ -191,6 +258,11 @@ fn directory_name(path: &Path) -> Result<String> {
     let whole = path.canonicalize().with_context(|| format!("cannot open {}", path.display()))?;
     let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
     name.with_context(|| format!("{} has no name", path.display()))
+}
+
+fn not_a_model(path: &Path) -> String {
+    let hint = hint_for_file(path);
+    format!("{} is a file; a directory with a checkpoint or a model directory is expected here{hint}", path.display())
 }
 
 fn hint_for_file(path: &Path) -> String {

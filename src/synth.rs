@@ -21,6 +21,10 @@ pub struct Options {
     /// Seed of the random weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+
+    /// Add a tokenizer of the vocabulary's size and a chat template, so that turns can be run
+    #[arg(long)]
+    tokenizer: bool,
 }
 
 /// Writes the checkpoint.
@@ -28,7 +32,12 @@ pub fn run(options: Options) -> Result<()> {
     if options.output.exists() {
         bail!("{} exists; name a directory to make", options.output.display());
     }
-    Ok(synth::synthesize(&config(&options.shape)?, options.seed, &options.output, &Bars::default())?)
+    let config = config(&options.shape)?;
+    synth::synthesize(&config, options.seed, &options.output, &Bars::default())?;
+    if options.tokenizer {
+        synth::write_tokenizer(&config, &options.output)?;
+    }
+    Ok(())
 }
 
 /// The configuration that a user named: a preset's, or that of a file.

@@ -1,5 +1,6 @@
 //! Tests of the whole: one binary, so that it links once.
 
+mod bench;
 mod cli;
 mod convert;
 mod end_to_end;
@@ -8,6 +9,8 @@ mod golden;
 mod hub;
 mod imports;
 mod kernels;
+mod memory;
 mod mlc;
+mod targets;
 mod tidy;
 mod workbench;

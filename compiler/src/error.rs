@@ -303,6 +303,20 @@ pub enum Error {
         reason: String,
     },
 
+    /// No choice makes a bundle that fits into a budget.
+    #[error(
+        "nothing fits into {}: it takes at least {}\n{table}\nallow at least that much, a smaller `--context`, or name variants of fewer bits",
+        Size(*budget), Size(*needed)
+    )]
+    Fit {
+        /// Bytes that the worst moment may take.
+        budget: u64,
+        /// Bytes that it takes at the least.
+        needed: u64,
+        /// What was tried.
+        table: String,
+    },
+
     /// A scheme that is not built in.
     #[error(transparent)]
     Scheme(#[from] dwindle_schemes::Error),

@@ -4,6 +4,7 @@ pub mod arch;
 pub mod checkpoint;
 pub mod compile;
 mod error;
+pub mod fit;
 pub mod graph;
 pub mod kernels;
 pub mod lower;

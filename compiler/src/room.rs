@@ -1,6 +1,5 @@
 //! How much room this machine has now: free disk where something is to be written, and memory that a process may still take.
 
-use std::fs;
 use std::path::Path;
 
 /// Bytes that may still be written where `target` is or will be; `None` where the system does not tell.
@@ -20,48 +19,9 @@ pub fn disk(target: &Path) -> Option<u64> {
     }
 }
 
-/// Bytes of memory that this process may still take before something is swapped or killed: what the machine has left, or less
-/// where a control group limits it. Pages of files do not count, as the kernel drops them when it must. `None` where the system
-/// does not tell.
+/// Bytes of memory that this process may still take; see [`dwindle_bundle::room::memory`].
 pub fn memory() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib(&text, "MemAvailable:"));
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    machine.into_iter().chain(limited(&groups, Path::new("/sys/fs/cgroup"))).min()
-}
-
-fn kib(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// What the control groups of a process leave to it; `groups` is its `/proc/PID/cgroup`, `root` where groups are mounted.
-fn limited(groups: &str, root: &Path) -> Option<u64> {
-    let mut least = None;
-    for line in groups.lines() {
-        // hierarchy:controllers:path, where version 2 has the hierarchy 0 and names no controllers.
-        let mut fields = line.splitn(3, ':');
-        let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let unified = hierarchy == "0" && controllers.is_empty();
-        let (root, limit, anonymous) = match controllers.split(',').any(|name| name == "memory") {
-            true => (root.join("memory"), "memory.limit_in_bytes", "total_rss "),
-            false if unified => (root.to_owned(), "memory.max", "anon "),
-            false => continue,
-        };
-        for folder in Path::new(path.trim_start_matches('/')).ancestors().map(|path| root.join(path)) {
-            least = least.into_iter().chain(left_in(&folder, limit, anonymous)).min();
-        }
-    }
-    least
-}
-
-fn left_in(folder: &Path, limit: &str, anonymous: &str) -> Option<u64> {
-    // A group without a limit says `max`, or in version 1 a number beyond all memory.
-    let limit: u64 = fs::read_to_string(folder.join(limit)).ok()?.trim().parse().ok()?;
-    let statistics = fs::read_to_string(folder.join("memory.stat")).ok()?;
-    let used = statistics.lines().find_map(|line| line.strip_prefix(anonymous))?;
-    Some(limit.saturating_sub(used.trim().parse().ok()?))
+    dwindle_bundle::room::memory().map(|room| room.bytes)
 }
 
 #[cfg(test)]
@@ -78,35 +38,5 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(memory().unwrap() > 0);
         }
-    }
-
-    #[test]
-    fn available_memory_is_read_in_kibibytes() {
-        let text = "MemTotal:  8 kB\nMemAvailable:    5 kB\n";
-        assert_eq!(kib(text, "MemAvailable:"), Some(5 * 1024));
-        assert_eq!(kib("MemAvailable: many\n", "MemAvailable:"), None);
-        assert_eq!(kib("", "MemAvailable:"), None);
-    }
-
-    #[test]
-    fn groups_limit() {
-        let root = tempfile::tempdir().unwrap();
-        let group = |path: &str, limit: (&str, &str), statistics: &str| {
-            let folder = root.path().join(path);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join(limit.0), limit.1).unwrap();
-            fs::write(folder.join("memory.stat"), statistics).unwrap();
-        };
-        group("memory", ("memory.limit_in_bytes", "9223372036854771712\n"), "total_rss 5\n");
-        group("memory/a", ("memory.limit_in_bytes", "1000\n"), "cache 700\ntotal_rss 300\n");
-        group("memory/a/b", ("memory.limit_in_bytes", "800\n"), "cache 700\ntotal_rss 50\n");
-        let version_1 = |path: &str| limited(&format!("5:cpu,cpuacct:/x\n4:memory:{path}\n0::/\n"), root.path());
-        assert_eq!(version_1("/"), Some(9223372036854771712 - 5));
-        assert_eq!(version_1("/a/b"), Some(700), "the group above leaves less");
-        group("user", ("memory.max", "max\n"), "anon 3\n");
-        group("user/app", ("memory.max", "600\n"), "anon 700\nfile 9\n");
-        assert_eq!(limited("0::/user/app\n", root.path()), Some(0), "more is used than allowed");
-        assert_eq!(limited("0::/user\n", root.path()), None);
-        assert_eq!(limited("nonsense\n", root.path()), None);
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! Matrices are drawn from a normal distribution of standard deviation 0.02, as models are initialised; norms are near
 //! their neutral value. Each tensor's numbers depend on its name and the seed alone, so the bytes do not depend on
-//! threads. The checkpoint has no tokenizer: its tokens mean nothing.
+//! threads. The checkpoint has no tokenizer, unless [`write_tokenizer`] adds one: its tokens mean nothing.
+
+mod tokenizer;
+
+mod packed;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,10 +15,14 @@ use dwindle_schemes::{FloatType, Role};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
+pub use tokenizer::write_tokenizer;
+
 use crate::arch::{self, TensorSpec};
 use crate::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+
+pub use packed::synthesize_packed;
 
 /// Configurations of published models, by name.
 pub const PRESETS: [(&str, &str); 12] = [
@@ -31,6 +39,9 @@ pub const PRESETS: [(&str, &str); 12] = [
     ("tinyllama-1.1b", include_str!("synth/presets/tinyllama-1.1b.json")),
     ("llava-onevision-0.5b", include_str!("synth/presets/llava-onevision-0.5b.json")),
 ];
+
+/// The image processor's configuration.
+const PROCESSOR: &str = "preprocessor_config.json";
 
 /// Values that are drawn and written at a time.
 const BLOCK: usize = 1 << 16;
@@ -87,7 +98,7 @@ pub fn synthesize(config: &Map<String, Value>, seed: u64, directory: &Path, prog
     writer.finish()?;
     progress.end();
     write_json(&directory.join("config.json"), config)?;
-    processor.map_or(Ok(()), |processor| write_json(&directory.join("preprocessor_config.json"), &processor))
+    processor.map_or(Ok(()), |processor| write_json(&directory.join(PROCESSOR), &processor))
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
@@ -104,11 +115,7 @@ fn write_tensor(
 ) -> Result<()> {
     let count: usize = spec.shape.iter().product();
     let mut random = Random::new(seed, name);
-    // A norm's neutral weight is 1 (Gemma's, which adds one, works with 2 as well: every value is only a factor).
-    let (mean, deviation) = match spec.role {
-        Role::Vector if name.contains("norm") && name.ends_with("weight") => (1.0, 0.05),
-        _ => (0.0, 0.02),
-    };
+    let (mean, deviation) = distribution(name, spec.role);
     let mut values = vec![0.0f32; BLOCK.min(count)];
     let mut bytes = vec![0u8; values.len() * 2];
     for start in (0..count).step_by(BLOCK) {
@@ -122,19 +129,36 @@ fn write_tensor(
     Ok(())
 }
 
+/// Mean and standard deviation of a tensor's values.
+fn distribution(name: &str, role: Role) -> (f32, f32) {
+    match role {
+        // A norm's neutral weight is 1 (Gemma's, which adds one, works with 2 as well: every value is only a factor).
+        Role::Vector if name.contains("norm") && name.ends_with("weight") => (1.0, 0.05),
+        _ => (0.0, 0.02),
+    }
+}
+
 /// SplitMix64 (Steele, Lea, Flood 2014), and from it sums of uniform numbers, near enough to normal ones for weights.
 struct Random(u64);
+
+/// What the state grows by with each number.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Random {
     fn new(seed: u64, name: &str) -> Self {
         let hash = blake3::hash(name.as_bytes());
         let mut first = [0; 8];
         first.copy_from_slice(&hash.as_bytes()[..8]);
-        Random(u64::from_le_bytes(first) ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Random(u64::from_le_bytes(first) ^ seed.wrapping_mul(STEP))
+    }
+
+    /// As if `count` numbers had been drawn.
+    fn skip(&mut self, count: u64) {
+        self.0 = self.0.wrapping_add(count.wrapping_mul(STEP));
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(STEP);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -162,6 +186,10 @@ mod tests {
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
         assert_ne!(Random::new(1, "a").next(), Random::new(1, "b").next());
         assert_ne!(Random::new(1, "a").next(), Random::new(2, "a").next());
+        let (mut stepped, mut skipped) = (Random::new(3, "a"), Random::new(3, "a"));
+        (0..17).for_each(|_| _ = stepped.next());
+        skipped.skip(17);
+        assert_eq!(stepped.next(), skipped.next());
     }
 
     #[test]

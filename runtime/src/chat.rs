@@ -225,6 +225,31 @@ impl<D: Decoder> Chat<D> {
         self.decoder.truncate(0)
     }
 
+    /// Gives back what memory the model can do without until [`Chat::load`]; the conversation stays.
+    ///
+    /// # Errors
+    /// Those of the decoder.
+    pub fn unload(&mut self) -> Result<(), crate::Error> {
+        self.decoder.unload(false)
+    }
+
+    /// Gives back all of the model's memory until [`Chat::load`], and forgets the conversation.
+    ///
+    /// # Errors
+    /// Those of the decoder.
+    pub fn unload_and_forget(&mut self) -> Result<(), crate::Error> {
+        self.reset()?;
+        self.decoder.unload(true)
+    }
+
+    /// Makes the model usable again.
+    ///
+    /// # Errors
+    /// Those of the decoder.
+    pub fn load(&mut self) -> Result<(), crate::Error> {
+        self.decoder.load()
+    }
+
     /// Whether pictures can be shown to the model.
     pub fn sees(&self) -> bool {
         self.parts.image.is_some()

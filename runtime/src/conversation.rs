@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dwindle_bundle::{Bundle, Ensemble, Model};
+use dwindle_bundle::{Bundle, Ensemble, Model, Residency};
 
 use crate::chat::{self, Answer, Chat, Decoder, Finish, Generation, Parts, Phase};
 use crate::clock::{self, Stopwatch};
@@ -14,7 +14,7 @@ use crate::device;
 use crate::image::Picture;
 use crate::template::{Handover, Template};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Executor, Sampler, Sampling, Session};
+use crate::{Error, Executor, Sampler, Sampling, Session, budget};
 
 /// The most tokens of a picture's description.
 const DESCRIPTION_TOKENS: usize = 512;
@@ -91,6 +91,8 @@ struct Describer<D> {
     chat: Chat<D>,
     prompt: String,
     handover: Handover,
+    /// Only one of the two models has its weights in memory.
+    swaps: bool,
 }
 
 /// A conversation with a bundle's models, which are loaded once.
@@ -103,6 +105,7 @@ pub struct Conversation<D = Session> {
     model_names: Vec<String>,
     device_name: String,
     device_bytes: u64,
+    peak_bytes: u64,
 }
 
 impl Conversation {
@@ -113,20 +116,31 @@ impl Conversation {
     pub fn open(bundle: &Bundle, options: ConversationOptions) -> Result<Conversation, Error> {
         let manifest = bundle.manifest();
         let device = device::open(&options.device, &manifest.target)?;
-        let load = |model: &Model| Session::new(Executor::new(&*device, &model.plan, bundle)?, model);
+        if let Some(worst) = manifest.memory.worst() {
+            budget::check(worst, device.place())?;
+        }
+        let load = |model: &Model, now: bool| {
+            let mut executor = Executor::unloaded(&*device, &model.plan, bundle)?;
+            if now {
+                executor.load(bundle)?;
+            }
+            Ok(Session::new(executor, model)?.reloadable(bundle))
+        };
         let text = |name: &str| Ok(bundle.text(name)?);
-        Conversation::assemble(&manifest.models, manifest.ensemble.as_ref(), options, &device.name(), load, text)
+        let conversation =
+            Conversation::assemble(&manifest.models, manifest.ensemble.as_ref(), options, &device.name(), load, text)?;
+        Ok(Conversation { peak_bytes: manifest.memory.peak, ..conversation })
     }
 }
 
 impl<D: Decoder> Conversation<D> {
-    /// Puts a conversation together from models; `load` makes each one's decoder, `text` reads an entry.
+    /// Puts a conversation together from models; `load` makes each one's decoder, loaded or not, `text` reads an entry.
     fn assemble<'a>(
         models: &[Model],
         ensemble: Option<&Ensemble>,
         options: ConversationOptions,
         device_name: &str,
-        load: impl Fn(&Model) -> Result<D, Error>,
+        load: impl Fn(&Model, bool) -> Result<D, Error>,
         text: impl Fn(&str) -> Result<&'a str, Error>,
     ) -> Result<Conversation<D>, Error> {
         let names = || models.iter().map(|model| model.name.clone()).collect::<Vec<_>>();
@@ -134,28 +148,33 @@ impl<D: Decoder> Conversation<D> {
             let found = models.iter().find(|model| model.name == name);
             found.ok_or_else(|| chat::Error::NoModel { wanted: name.to_owned(), found: names() })
         };
-        let open = |model: &Model, system: Option<String>| -> Result<Chat<D>, Error> {
-            let parts = parts(model, system, &text)?;
-            Ok(Chat::new(load(model)?, parts))
-        };
-        let (talking, describer) = match (models, ensemble) {
-            (_, Some(ensemble)) => {
-                let handover = Handover::parse(&ensemble.handover)?;
-                let chat = open(find(&ensemble.describe)?, None)?;
-                let describer = Describer { chat, prompt: ensemble.describe_prompt.clone(), handover };
-                (find(&ensemble.chat)?, Some(describer))
-            }
+        let (talking, ensemble) = match (models, ensemble) {
+            (_, Some(ensemble)) => (find(&ensemble.chat)?, Some(ensemble)),
             ([model], None) => (model, None),
             _ => return Err(chat::Error::Models { models: names() }.into()),
         };
+        let talking_parts = parts(talking, options.system, &text)?;
+        // Tokenizers are read before weights are there: reading one takes more than it needs afterwards.
+        let describer = match ensemble {
+            None => None,
+            Some(ensemble) => {
+                let handover = Handover::parse(&ensemble.handover)?;
+                let seeing = find(&ensemble.describe)?;
+                let parts = parts(seeing, None, &text)?;
+                let swaps = ensemble.residency == Residency::Swap;
+                let chat = Chat::new(load(seeing, !swaps)?, parts);
+                Some(Describer { chat, prompt: ensemble.describe_prompt.clone(), handover, swaps })
+            }
+        };
         Ok(Conversation {
-            chat: open(talking, options.system)?,
+            chat: Chat::new(load(talking, true)?, talking_parts),
             describer,
             sampler: Sampler::new(options.sampling.over(Sampling::from(&talking.sampling)))?,
             max_tokens: options.max_tokens as usize,
             model_names: names(),
             device_name: device_name.to_owned(),
-            device_bytes: models.iter().map(|model| model.plan.memory().total()).sum(),
+            device_bytes: models.iter().map(|model| model.memory.total()).sum(),
+            peak_bytes: 0,
         })
     }
 
@@ -211,16 +230,24 @@ impl<D: Decoder> Conversation<D> {
         let handed_over;
         let (message, pictures) = match &mut self.describer {
             Some(describer) if !pictures.is_empty() => {
-                for picture in pictures {
-                    if !describer.describe(picture, cancel, &mut turn)? {
-                        return Ok(turn);
-                    }
+                if describer.swaps {
+                    self.chat.unload()?;
+                    describer.chat.load()?;
+                }
+                let described = describer.describe_all(pictures, cancel, &mut turn);
+                if describer.swaps {
+                    describer.chat.unload_and_forget()?;
+                }
+                if !described? {
+                    return Ok(turn);
                 }
                 handed_over = describer.handover.render(&turn.descriptions, message)?;
                 (handed_over.as_str(), &[][..])
             }
             _ => (message, pictures),
         };
+        // Nothing to do where it is loaded.
+        self.chat.load()?;
         let generation = Generation { sampler: &mut self.sampler, max_tokens: self.max_tokens, on_text, cancel };
         let answer = generate(&mut self.chat, message, pictures, generation)?;
         turn.encode.tokens += answer.encode.tokens;
@@ -253,13 +280,28 @@ impl<D: Decoder> Conversation<D> {
         &self.device_name
     }
 
-    /// What the models take of the device's memory, as their plans say.
+    /// What the models' buffers take, as their plans say.
     pub fn device_bytes(&self) -> u64 {
         self.device_bytes
+    }
+
+    /// What the bundle's memory plan says of its worst moment.
+    pub fn planned_peak_bytes(&self) -> u64 {
+        self.peak_bytes
     }
 }
 
 impl<D: Decoder> Describer<D> {
+    /// Describes pictures one after the other; `false` where the user cancelled.
+    fn describe_all(&mut self, pictures: &[Picture], cancel: &AtomicBool, turn: &mut Turn) -> Result<bool, Error> {
+        for picture in pictures {
+            if !self.describe(picture, cancel, turn)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Describes a picture in a conversation of its own; `false` where the user cancelled.
     fn describe(&mut self, picture: &Picture, cancel: &AtomicBool, turn: &mut Turn) -> Result<bool, Error> {
         let watch = Stopwatch::start();

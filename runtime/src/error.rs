@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use dwindle_bundle::{Moment, Room};
+
+use crate::device::Place;
+
 /// A bundle could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -67,6 +71,22 @@ pub enum Error {
         what: String,
         /// Bytes that were asked for, 0 where unknown.
         bytes: u64,
+    },
+    /// The machine has too little memory for what is about to be loaded.
+    #[error(
+        "{} takes {} of memory besides this process, {} {} are left: {}; close other programs, raise the limit, or compile with \
+         a smaller `--context`, with `--scheme` of fewer bits, or with `--fit {}MiB`",
+        moment.what, mebibytes(*needed), mebibytes(room.bytes), room.limit, parts(moment, *place), room.bytes.saturating_add(moment.process) >> 20
+    )]
+    Memory {
+        /// Bytes that have to be there.
+        needed: u64,
+        /// What there is.
+        room: Room,
+        /// The worst moment.
+        moment: Box<Moment>,
+        /// Where the buffers would be.
+        place: Place,
     },
     /// The device stopped working: it was unplugged, reset, or its driver gave up.
     #[error("the device was lost during {what}: {why}; start again")]
@@ -233,4 +253,24 @@ impl fmt::Display for Lack {
 
 fn list(lacks: &[Lack]) -> String {
     lacks.iter().map(Lack::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// What of a moment has to be in the machine's memory, largest first, the process aside.
+fn parts(moment: &Moment, place: Place) -> String {
+    let there = |bytes: u64, there: bool| if there { bytes } else { 0 };
+    let mut parts = [
+        ("weights", there(moment.weights, place == Place::Host)),
+        ("caches", there(moment.states, place != Place::Device)),
+        ("work", there(moment.work, place != Place::Device)),
+        ("tokenizers", moment.tokenizers),
+        ("picture", moment.picture),
+        ("staging", moment.staging),
+    ];
+    parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
+    parts.map(|(name, bytes)| format!("{name} {}", mebibytes(*bytes))).collect::<Vec<_>>().join(", ")
 }

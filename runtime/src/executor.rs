@@ -38,8 +38,34 @@ impl Executor {
     /// [`Error::Plan`] where the plan contradicts itself, [`Error::Bundle`] where an entry is damaged,
     /// [`Error::OutOfMemory`] with the buffer that did not fit.
     pub fn new(device: &(impl Device + ?Sized), plan: &Plan, entries: &dyn Entries) -> Result<Executor, Error> {
+        let mut executor = Executor::unloaded(device, plan, entries)?;
+        executor.load(entries)?;
+        Ok(executor)
+    }
+
+    /// A plan that has no memory until [`Executor::load`].
+    ///
+    /// # Errors
+    /// [`Error::Plan`] where the plan contradicts itself or is for another device, [`Error::Bundle`] where an entry is damaged.
+    pub fn unloaded(device: &(impl Device + ?Sized), plan: &Plan, entries: &dyn Entries) -> Result<Executor, Error> {
         check(plan)?;
         Ok(Executor { plan: plan.clone(), program: device.program(plan, entries)? })
+    }
+
+    /// Allocates what is not there of the plan's buffers, and uploads weights.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] where an entry is damaged, [`Error::OutOfMemory`] with the buffer that did not fit.
+    pub fn load(&mut self, entries: &dyn Entries) -> Result<(), Error> {
+        self.program.load(&self.plan, entries)
+    }
+
+    /// Gives memory back until [`Executor::load`]: all, or all but states. Calls fail meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn unload(&mut self, keep_states: bool) -> Result<(), Error> {
+        self.program.unload(&self.plan, keep_states)
     }
 
     /// The plan.

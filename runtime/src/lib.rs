@@ -1,5 +1,6 @@
 //! Runs bundles: sessions, sampling, tokenizers, templates, pictures and ensembles.
 
+pub mod budget;
 pub mod chat;
 mod clock;
 pub mod conversation;

@@ -7,7 +7,7 @@ use dwindle_bundle::{Bundle, Model};
 use crate::chat::{self, encode_picture, row};
 use crate::device::{self, Options};
 use crate::image::{Picture, Prepared};
-use crate::{Error, Executor, Row, Session};
+use crate::{Error, Executor, Row, Session, budget};
 
 /// One model of a bundle, on a device.
 #[derive(Debug)]
@@ -28,6 +28,9 @@ impl Scorer {
             found: manifest.models.iter().map(|model| model.name.clone()).collect(),
         })?;
         let device = device::open(device, &manifest.target)?;
+        if let Some(moment) = manifest.memory.alone(&manifest.models, name) {
+            budget::check(&moment, device.place())?;
+        }
         let session = Session::new(Executor::new(&*device, &model.plan, bundle)?, model)?;
         Ok(Scorer { session, model: model.clone() })
     }

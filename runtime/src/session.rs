@@ -3,7 +3,7 @@
 //! Rows (tokens, or image rows in their places) are appended to the cache, which never moves. Whatever the chunks a
 //! prompt is cut into, a row sees the same rows before it, so logits do not depend on the cut.
 
-use dwindle_bundle::{Call, Function, ImageInput, Model, PortType};
+use dwindle_bundle::{Bundle, Call, Function, ImageInput, Model, PortType};
 
 use crate::Error;
 use crate::executor::Executor;
@@ -31,6 +31,8 @@ pub struct Session {
     context: u32,
     vocab_size: u32,
     image: Option<ImageInput>,
+    /// Where weights come from when they are loaded again.
+    bundle: Option<Bundle>,
     position: u32,
     /// Logits of the last call, kept so that generation allocates nothing.
     logits: Vec<f32>,
@@ -52,7 +54,39 @@ impl Session {
             }
         }
         let (context, vocab_size, image) = (model.context, model.vocab_size, model.image.clone());
-        Ok(Session { executor, context, vocab_size, image, position: 0, logits: Vec::new() })
+        Ok(Session { executor, context, vocab_size, image, bundle: None, position: 0, logits: Vec::new() })
+    }
+
+    /// The same with the bundle that its model is from, so that it can be unloaded and loaded again.
+    pub fn reloadable(self, bundle: &Bundle) -> Session {
+        Session { bundle: Some(bundle.clone()), ..self }
+    }
+
+    /// Gives the memory of weights and intermediate values back until [`Session::load`], and with `forget` that of the
+    /// positions, too. Does nothing to a session that is not reloadable.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn unload(&mut self, forget: bool) -> Result<(), Error> {
+        if self.bundle.is_none() {
+            return Ok(());
+        }
+        if forget {
+            self.reset();
+        }
+        self.logits = Vec::new();
+        self.executor.unload(!forget)
+    }
+
+    /// Makes the session usable again after [`Session::unload`].
+    ///
+    /// # Errors
+    /// Those of [`Executor::load`].
+    pub fn load(&mut self) -> Result<(), Error> {
+        match &self.bundle {
+            Some(bundle) => self.executor.load(bundle),
+            None => Ok(()),
+        }
     }
 
     /// Positions in use.

@@ -125,6 +125,21 @@ impl Scheme {
         }
     }
 
+    /// This scheme with the formats that `choose` gives, under another name.
+    pub fn with_formats(&self, name: &str, choose: impl Fn(Role) -> Format) -> Scheme {
+        Scheme {
+            name: name.to_owned(),
+            summary: self.summary.clone(),
+            kv: self.kv,
+            embedding: choose(Role::Embedding),
+            head: choose(Role::Head),
+            linear: choose(Role::Linear),
+            projector: choose(Role::Projector),
+            vision_linear: choose(Role::VisionLinear),
+            patch_embedding: choose(Role::PatchEmbedding),
+        }
+    }
+
     /// Stored bits for each weight of the language model's linear layers, scales and unused bits included, where rows
     /// are whole groups. Padding adds to it: see [`Format::bits_per_weight`].
     pub fn bits_per_weight(&self) -> f64 {

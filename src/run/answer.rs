@@ -49,6 +49,8 @@ fn report(turn: &Turn, conversation: &Conversation, load_seconds: f64) -> serde_
         "decode": phase(&turn.decode),
         "device": conversation.device_name(),
         "device_bytes": conversation.device_bytes(),
+        "planned_peak_bytes": conversation.planned_peak_bytes(),
         "peak_bytes": memory::peak_bytes(),
+        "anonymous_bytes": memory::anonymous_bytes(),
     })
 }

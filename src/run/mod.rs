@@ -80,7 +80,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     context: Option<u32>,
 
-    /// Where models that are compiled here run, and the built-in demo; a bundle runs where it was compiled for
+    /// Where to run: a bundle for several targets on the one of this kind, models that are compiled here on whatever suits
     #[arg(long = "device", value_enum, value_name = "KIND", default_value_t)]
     kind: Kind,
 
@@ -129,7 +129,7 @@ fn open(options: &Options) -> Result<Bundle> {
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
     match sources.as_slice() {
         [] => demo::open(&Target::for_device(options.kind, &options.device), &bars),
-        [Source::Bundle(path)] => Ok(Bundle::open(path)?),
+        [Source::Bundle(path)] => options.device.select(&Bundle::open(path)?, options.kind),
         _ if sources.iter().any(|s| matches!(s, Source::Bundle(_))) => {
             bail!("a bundle stands alone: name one bundle, or several checkpoints or model directories")
         }
@@ -142,7 +142,7 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     let target = Target { context: options.context, ..Target::for_device(options.kind, &options.device) };
     let mut key = cache::Key::new("run");
     key.add(target.name().name().as_bytes());
-    key.add(format!("{:?}", schemes::named(&options.preparation.scheme)?).as_bytes());
+    key.add(format!("{:?}", schemes::named(options.preparation.scheme())?).as_bytes());
     key.add(options.preparation.method.to_string().as_bytes());
     key.add(&options.context.unwrap_or(0).to_le_bytes());
     for source in sources {

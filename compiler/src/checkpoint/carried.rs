@@ -26,6 +26,12 @@ pub const NAMES: [&str; 10] = [
 /// Bytes that are copied at a time.
 const PIECE: usize = 1 << 16;
 
+/// The files in `from` that would be carried, without hashes.
+pub(crate) fn present(from: &Path) -> Vec<CarriedFile> {
+    let there = NAMES.iter().filter(|name| from.join(name).is_file());
+    there.map(|name| CarriedFile { name: (*name).to_owned(), blake3: String::new() }).collect()
+}
+
 /// Bytes of all files in `from` that are carried.
 pub(crate) fn total_bytes(from: &Path) -> u64 {
     NAMES.iter().filter_map(|name| std::fs::metadata(from.join(name)).ok()).map(|metadata| metadata.len()).sum()

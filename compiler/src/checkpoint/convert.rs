@@ -84,7 +84,7 @@ impl Conversion {
     }
 
     /// Of a source that hands out rows.
-    pub(super) fn of_packed(source: Box<dyn Packed>, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+    pub(crate) fn of_packed(source: Box<dyn Packed>, quantization: Option<(Scheme, Method)>) -> Result<Self> {
         let preprocessor = source.preprocessor()?;
         let needs = Needs::of(source.model_type(), source.config(), preprocessor.as_ref())
             .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;
@@ -139,6 +139,11 @@ impl Conversion {
         let bytes = super::stored_layout(&model.tensors).tensor_bytes();
         let report = ConvertReport { warnings: Vec::new(), tensors: model.tensors.len(), bytes, ignored };
         Conversion { input, needs, quantization, model, work, report }
+    }
+
+    /// What will be written, but for files and hashes.
+    pub fn model(&self) -> &ModelJson {
+        &self.model
     }
 
     /// What it takes.

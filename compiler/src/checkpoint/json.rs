@@ -24,6 +24,11 @@ pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(Error::io("read", path))
 }
 
+/// Parses a file of bounded size.
+pub(crate) fn read_config(path: &Path) -> Result<Value> {
+    read(path, MAX_BYTES)
+}
+
 /// Parses a file whose outermost value is an object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     match read(path, MAX_BYTES)? {

@@ -15,7 +15,7 @@ pub const HANDOVER: &str = "{% for description in descriptions %}The user shared
 ///
 /// # Errors
 /// Other numbers or kinds of models, or two of one name.
-pub fn ensemble(models: &[Prepared<'_>], options: &CompileOptions) -> Result<Option<Ensemble>> {
+pub fn ensemble(models: &[Prepared], options: &CompileOptions) -> Result<Option<Ensemble>> {
     let [a, b] = match models {
         [_] => return Ok(None),
         [a, b] => [a, b],
@@ -24,8 +24,8 @@ pub fn ensemble(models: &[Prepared<'_>], options: &CompileOptions) -> Result<Opt
             return Err(Error::Ensemble { reason });
         }
     };
-    if a.name == b.name {
-        let reason = format!("both models are called `{}`: rename one of the directories", a.name);
+    if a.name() == b.name() {
+        let reason = format!("both models are called `{}`: rename one of the directories", a.name());
         return Err(Error::Ensemble { reason });
     }
     let (describe, chat) = match (a.family.image(), b.family.image()) {
@@ -35,15 +35,17 @@ pub fn ensemble(models: &[Prepared<'_>], options: &CompileOptions) -> Result<Opt
             let both = if sees.is_some() { "both see pictures" } else { "none of them sees pictures" };
             let reason = format!(
                 "`{}` and `{}` make no ensemble: {both}; it takes one model that does and one text model",
-                a.name, b.name
+                a.name(),
+                b.name()
             );
             return Err(Error::Ensemble { reason });
         }
     };
     Ok(Some(Ensemble {
-        describe: describe.name.clone(),
-        chat: chat.name.clone(),
+        describe: describe.name().to_owned(),
+        chat: chat.name().to_owned(),
         describe_prompt: options.describe_prompt.clone(),
         handover: options.handover.clone(),
+        residency: options.residency,
     }))
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use dwindle_bundle::{ImageInput, Tiling};
 use dwindle_schemes::{FloatType, Format};
 
-use super::CompileOptions;
+use super::{Blueprint, CompileOptions};
 use crate::arch::{self, Family, GraphOptions};
 use crate::checkpoint::ModelDir;
 use crate::error::{Error, Result};
@@ -12,15 +13,37 @@ use crate::graph::Graph;
 use crate::lower::{self, LowerOptions, Lowered};
 use crate::passes;
 
-/// Positions of a KV cache, unless the user asks for more.
+/// Positions of a KV cache, unless the user asks for more or a picture needs more.
 const DEFAULT_CONTEXT: usize = 4096;
 
+/// Positions of a description and of what asks for it, beside the picture's: the runtime's limit for descriptions, and some.
+const DESCRIPTION: u32 = 512 + 64;
+
+/// Positions that a conversation about one picture needs, whatever its size.
+pub(crate) fn picture_context(image: &ImageInput) -> u32 {
+    let tile = &image.tile;
+    let base = u64::from(tile.rows) * u64::from(tile.columns);
+    let grid = match &image.tiling {
+        Tiling::CenterCrop { .. } | Tiling::Stretch => 0,
+        Tiling::AnyRes { pinpoints, max_tiles } => {
+            // Grids are scaled down when they exceed the most by a tenth in each direction.
+            let most = max_tiles.map_or(u64::MAX, |tiles| (u64::from(tiles) * base).saturating_mul(121) / 100);
+            let rows = |&[height, width]: &[u32; 2]| {
+                let rows = u64::from(height / tile.height.max(1)) * u64::from(tile.rows);
+                let columns = u64::from(width / tile.width.max(1)) * u64::from(tile.columns);
+                // A newline after each row.
+                (rows * columns).min(most) + rows
+            };
+            pinpoints.iter().map(rows).max().unwrap_or(0)
+        }
+    };
+    u32::try_from(base + grid).unwrap_or(u32::MAX).saturating_add(DESCRIPTION)
+}
+
 /// A model that can be compiled.
-pub struct Prepared<'a> {
-    /// Where its tensors are.
-    pub directory: &'a ModelDir,
-    /// Unique in a bundle.
-    pub name: String,
+pub struct Prepared {
+    /// Its description.
+    pub blueprint: Blueprint,
     /// What its configuration means.
     pub family: Box<dyn Family>,
     /// Positions of the KV cache.
@@ -28,40 +51,57 @@ pub struct Prepared<'a> {
     max_rows: u32,
     kv: FloatType,
     taps: bool,
+    /// The bundle is for several targets.
+    shares: bool,
 }
 
-impl<'a> Prepared<'a> {
+impl Prepared {
     /// Understands a model directory and checks that it is quantized, and complete for its family.
     ///
     /// # Errors
     /// What is missing, and what to do.
-    pub fn open(directory: &'a ModelDir, options: &CompileOptions) -> Result<Self> {
-        let path = directory.path();
-        let Some(kv) = directory.model.kv else {
-            return Err(Error::NotQuantized { path: path.to_owned() });
-        };
-        let preprocessor = directory.json("preprocessor_config.json")?;
-        let family = arch::parse(&directory.model.family, &directory.model.config, preprocessor.as_ref())
+    pub fn open(directory: &ModelDir, options: &CompileOptions) -> Result<Self> {
+        Prepared::of(Blueprint::of(directory)?, options)
+    }
+
+    /// Understands a description and checks that it is complete for its family.
+    ///
+    /// # Errors
+    /// What is missing, and what to do.
+    pub fn of(mut blueprint: Blueprint, options: &CompileOptions) -> Result<Self> {
+        let path = blueprint.path();
+        let preprocessor = blueprint.json("preprocessor_config.json")?;
+        let family = arch::parse(&blueprint.model.family, &blueprint.model.config, preprocessor.as_ref())
             .map_err(|source| Error::Family { path: path.to_owned(), source })?;
-        let problems = missing_tensors(directory, family.as_ref());
+        let problems = missing_tensors(&blueprint, family.as_ref());
         if !problems.is_empty() {
             return Err(Error::DamagedModelDirectory { path: path.to_owned(), problems });
         }
-        let name = model_name(directory)?;
         let most = family.shape().max_position_embeddings;
-        let context = match options.context {
-            None => most.min(DEFAULT_CONTEXT),
+        let asked = options.contexts.get(&blueprint.name).copied().or(options.context);
+        let context = match asked {
+            None => {
+                let picture = family.image().map_or(0, |image| picture_context(image) as usize);
+                most.min(DEFAULT_CONTEXT.max(picture))
+            }
             Some(context) if context > 0 && context as usize <= most => context as usize,
-            Some(context) => return Err(Error::Context { model: name, context, most }),
+            Some(context) => return Err(Error::Context { model: blueprint.name, context, most }),
         } as u32;
         let max_rows = options.max_rows.clamp(1, context.max(1));
-        Ok(Prepared { directory, name, family, context, max_rows, kv, taps: options.taps })
+        let kv = options.kv.or(blueprint.model.kv).unwrap_or(FloatType::F16);
+        blueprint.model.kv = Some(kv);
+        Ok(Prepared { blueprint, family, context, max_rows, kv, taps: options.taps, shares: !options.also.is_empty() })
+    }
+
+    /// What the model is called in the bundle.
+    pub fn name(&self) -> &str {
+        &self.blueprint.name
     }
 
     /// The functions as the family defines them.
     pub fn graphs(&self) -> Vec<Graph> {
         // `open` has checked that each tensor is there.
-        let formats = |name: &str| self.directory.format(name).unwrap_or(Format::Plain(FloatType::F32));
+        let formats = |name: &str| self.blueprint.format(name).unwrap_or(Format::Plain(FloatType::F32));
         let options = GraphOptions { context: self.context as usize, taps: self.taps };
         self.family.functions().iter().map(|&function| self.family.graph(function, &formats, &options)).collect()
     }
@@ -94,17 +134,18 @@ impl<'a> Prepared<'a> {
             context: self.context as usize,
             max_rows: self.max_rows as usize,
             kv: self.kv,
+            shares: self.shares,
         }
     }
 
     /// What the names of the model's entries begin with.
     pub fn entries(&self) -> String {
-        format!("models/{}", self.name)
+        format!("models/{}", self.blueprint.name)
     }
 
     /// What the model was made from, for people.
     pub fn about(&self) -> BTreeMap<String, String> {
-        let model = &self.directory.model;
+        let model = &self.blueprint.model;
         let mut about = BTreeMap::from([("family".to_owned(), model.family.clone())]);
         about.extend(model.scheme.iter().map(|scheme| ("scheme".to_owned(), scheme.clone())));
         about.extend(model.method.iter().map(|method| ("method".to_owned(), method.clone())));
@@ -116,24 +157,9 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// A model is called like its directory.
-///
-/// # Errors
-/// The directory has no name, or one that cannot be part of an entry's name.
-pub fn model_name(directory: &ModelDir) -> Result<String> {
-    let path = directory.path();
-    let full = path.canonicalize().map_err(Error::io("read", path))?;
-    let name = full.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':');
-    if name.is_empty() || name.len() > 200 || !name.chars().all(plain) {
-        return Err(Error::ModelName { path: path.to_owned() });
-    }
-    Ok(name.to_owned())
-}
-
 /// All tensors of the family that the model directory lacks or has in another shape.
-fn missing_tensors(directory: &ModelDir, family: &dyn Family) -> Vec<String> {
-    let problem = |spec: arch::TensorSpec| match directory.model.tensors.get(&spec.name) {
+fn missing_tensors(blueprint: &Blueprint, family: &dyn Family) -> Vec<String> {
+    let problem = |spec: arch::TensorSpec| match blueprint.model.tensors.get(&spec.name) {
         None => Some(format!("tensor `{}` is missing", spec.name)),
         Some(info) if info.shape != spec.shape => {
             Some(format!("tensor `{}` is {:?}, its family expects {:?}", spec.name, info.shape, spec.shape))

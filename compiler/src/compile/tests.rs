@@ -89,12 +89,15 @@ fn demo_ensemble() {
     expect![[r#"
         bundle of 5.0 MiB, 56 kernels
         pocket-llava (llava_onevision q4f16_1 rtn), context 1024
-          memory: 4.1 MiB = weights 1.5 MiB + states 1.1 MiB + scratch 704.0 KiB + ports 885.0 KiB
+          buffers: 4.1 MiB = weights 1.5 MiB + caches 1.1 MiB + work 1.6 MiB
           dispatches: decode 30 a token, encode_image 34, prefill 36, score 36
         pocket-gemma (gemma2 q4f16_1 rtn), context 1024
-          memory: 8.3 MiB = weights 2.1 MiB + states 3.0 MiB + scratch 1.2 MiB + ports 2.0 MiB
+          buffers: 8.3 MiB = weights 2.1 MiB + caches 3.0 MiB + work 3.2 MiB
           dispatches: decode 56 a token, prefill 63, score 63
-        peak device memory: 12.4 MiB"#]]
+        memory while                         weights      caches        work  tokenizers     picture     staging     process       total
+        pocket-llava describes a picture     3.6 MiB     4.1 MiB     4.7 MiB     1.2 MiB    34.7 MiB    32.0 MiB   128.0 MiB   208.3 MiB
+        pocket-gemma answers                 3.6 MiB     4.1 MiB     4.7 MiB     1.2 MiB    34.7 MiB    32.0 MiB   128.0 MiB   208.3 MiB
+        peak memory: 208.3 MiB"#]]
     .assert_eq(&report.to_string());
     let bundle = Bundle::open(&out).unwrap();
     bundle.verify().unwrap();
@@ -106,6 +109,7 @@ fn demo_ensemble() {
                 chat: "pocket-gemma",
                 describe_prompt: "Describe the image.",
                 handover: "{% for description in descriptions %}The user shared an image. Image description: {{ description }}\n{% endfor %}{{ message }}",
+                residency: Both,
             },
         )
     "#]].assert_debug_eq(&manifest.ensemble);
@@ -260,4 +264,67 @@ fn refusals() {
             "buffer `logits` needs max_storage_buffer_binding_size 512, the target offers 256: compile for fewer rows a call"
         ],
     );
+}
+
+/// Bytes of entries by name, and the plan of each target.
+fn written_for(model: &ModelDir, targets: &[TargetName], out: &Path) -> (Report, Bundle) {
+    let also = targets[1..].iter().copied().map(Target::new).collect();
+    let options = CompileOptions { also, ..CompileOptions::new(targets[0]) };
+    let report = compile(std::slice::from_ref(model), &options, out, &Silent).unwrap();
+    let bundle = Bundle::open(out).unwrap();
+    bundle.verify().unwrap();
+    (report, bundle)
+}
+
+fn weight_entries(bundle: &Bundle) -> std::collections::BTreeSet<&str> {
+    bundle.manifest().used_entries().into_iter().filter(|name| name.contains("weights.")).collect()
+}
+
+#[test]
+fn targets_share_what_is_equal() {
+    let work = tempfile::tempdir().unwrap();
+    // Biases, norms and a tower with position embeddings beside the matrices.
+    let model = quantized(&work, "demo/pocket-llava", "q4f16_1");
+    let out = work.path().join("several.dwindle");
+    let (report, bundle) = written_for(&model, &[TargetName::Vulkan, TargetName::Metal, TargetName::Cpu], &out);
+    let [vulkan, metal, cpu] = ["vulkan", "metal", "cpu"].map(|name| bundle.select(name).unwrap());
+    // Tokenizer and template are there once.
+    let tokenizers = bundle.manifest().entries.keys().filter(|name| name.ends_with("tokenizer.json"));
+    assert_eq!(tokenizers.count(), 1);
+    // GPUs read the same weights and texts; only translations differ.
+    assert_eq!(weight_entries(&vulkan), weight_entries(&metal));
+    let texts = |bundle: &Bundle| {
+        let names = bundle.manifest().used_entries();
+        names.into_iter().filter(|name| name.ends_with(".wgsl")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&vulkan), texts(&metal));
+    // Matrices lie differently for a processor, everything else is shared.
+    let (gpu, native) = (weight_entries(&vulkan), weight_entries(&cpu));
+    let shared: Vec<_> = gpu.intersection(&native).collect();
+    assert!(!shared.is_empty() && shared.len() < gpu.len(), "{gpu:?} and {native:?}");
+    assert!(native.difference(&gpu).all(|name| name.contains("/cpu/weights.")));
+    // The division adds up.
+    let entries: u64 = bundle.manifest().entries.values().map(|entry| entry.bytes).sum();
+    let own: u64 = report.targets.iter().map(|target| target.own_bytes.unwrap()).sum();
+    assert_eq!(report.shared_bytes.unwrap() + own, entries);
+    assert!(report.to_string().contains("for 3 targets"), "{report}");
+    // Each target alone takes what it shares and what it has for itself.
+    for (index, target) in [TargetName::Vulkan, TargetName::Metal, TargetName::Cpu].into_iter().enumerate() {
+        let (_, alone) = written_for(&model, &[target], &work.path().join("alone.dwindle"));
+        let (alone, together) = (alone.manifest(), [&vulkan, &metal, &cpu][index].manifest());
+        assert_eq!(alone.target.name, together.target.name);
+        // More, smaller segments.
+        for (limit, needed) in &together.target.needs {
+            assert!(*needed <= alone.target.needs[limit], "{limit}");
+        }
+        let [one, several] = [alone, together].map(|manifest| manifest.models[0].memory.weights);
+        assert!(one.abs_diff(several) < 2048, "{one} bytes of weights alone, {several} together");
+        for (name, function) in &alone.models[0].plan.functions {
+            assert_eq!(function.steps.len(), together.models[0].plan.functions[name].steps.len());
+        }
+    }
+    // Packing is the same every time.
+    let bytes = std::fs::read(&out).unwrap();
+    written_for(&model, &[TargetName::Vulkan, TargetName::Metal, TargetName::Cpu], &out);
+    assert!(std::fs::read(&out).unwrap() == bytes);
 }

@@ -12,8 +12,7 @@ use dwindle_bundle::{ImageInput, SamplingDefaults, Text, Writer};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Prepared;
-use crate::checkpoint::ModelDir;
+use super::{Blueprint, Prepared};
 use crate::error::{Error, Result};
 
 /// What is needed of `tokenizer.json`; the vocabulary is skipped.
@@ -43,8 +42,8 @@ impl Tokenizer {
 }
 
 /// Copies tokenizer and template into the bundle and says where they are; `None` without a tokenizer.
-pub fn read(model: &Prepared<'_>, writer: &mut Writer) -> Result<Option<Text>> {
-    let directory = model.directory;
+pub fn read(model: &Prepared, writer: &mut Writer) -> Result<Option<Text>> {
+    let directory = &model.blueprint;
     let Some(path) = directory.file("tokenizer.json") else { return Ok(None) };
     let tokenizer = Tokenizer::read(&path)?;
     let config = object(directory, "tokenizer_config.json")?;
@@ -79,9 +78,9 @@ pub fn read(model: &Prepared<'_>, writer: &mut Writer) -> Result<Option<Text>> {
 }
 
 /// How pictures go in, with the placeholder's text, which the tokenizer knows.
-pub fn image(model: &Prepared<'_>) -> Result<Option<ImageInput>> {
+pub fn image(model: &Prepared) -> Result<Option<ImageInput>> {
     let Some(mut image) = model.family.image().cloned() else { return Ok(None) };
-    if let Some(path) = model.directory.file("tokenizer.json") {
+    if let Some(path) = model.blueprint.file("tokenizer.json") {
         let tokenizer = Tokenizer::read(&path)?;
         let token = tokenizer.added_tokens.into_iter().find(|token| token.id == image.token);
         let missing =
@@ -92,7 +91,7 @@ pub fn image(model: &Prepared<'_>) -> Result<Option<ImageInput>> {
 }
 
 /// Defaults for sampling: those of `generation_config.json`, where it asks for sampling at all.
-pub fn sampling(directory: &ModelDir) -> Result<SamplingDefaults> {
+pub fn sampling(directory: &Blueprint) -> Result<SamplingDefaults> {
     let generation = object(directory, "generation_config.json")?;
     let refuse = |key: &str, expected: &str| {
         let found = generation.get(key).unwrap_or(&Value::Null);
@@ -131,7 +130,7 @@ pub fn sampling(directory: &ModelDir) -> Result<SamplingDefaults> {
 }
 
 /// The object in a carried JSON file; empty where there is none.
-fn object(directory: &ModelDir, name: &str) -> Result<Map<String, Value>> {
+fn object(directory: &Blueprint, name: &str) -> Result<Map<String, Value>> {
     match directory.json(name)? {
         None => Ok(Map::new()),
         Some(Value::Object(map)) => Ok(map),
@@ -177,7 +176,7 @@ fn first_token(processor: &Value) -> Option<u32> {
 
 /// The Jinja template: `chat_template.jinja`, `chat_template.json`, or the key of `tokenizer_config.json`, which holds
 /// one or several named ones.
-fn chat_template(directory: &ModelDir, config: &Map<String, Value>) -> Result<Option<String>> {
+fn chat_template(directory: &Blueprint, config: &Map<String, Value>) -> Result<Option<String>> {
     if let Some(path) = directory.file("chat_template.jinja") {
         return std::fs::read_to_string(&path).map(Some).map_err(Error::io("read", &path));
     }

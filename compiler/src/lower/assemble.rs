@@ -20,7 +20,7 @@ pub(super) fn assemble(graphs: &[Graph], schedules: Vec<Schedule>, shared: Share
     let slots = slots::assign(&lives);
     let writable = writable_weights(&schedules, &shared);
     let Shared { mut weights, named, kernels, .. } = shared;
-    weights.place(&writable, target);
+    weights.place(&writable, target, options.shares);
 
     let mut buffers = Vec::new();
     for (segment, &bytes) in weights.segments.iter().enumerate() {

@@ -54,6 +54,8 @@ pub struct LowerOptions {
     pub max_rows: usize,
     /// Type of the states `kv.*`.
     pub kv: FloatType,
+    /// What all targets store alike gets segments of its own, in an order of its own, which bundles for several targets share.
+    pub shares: bool,
 }
 
 impl LowerOptions {

@@ -100,12 +100,13 @@ pub fn print_weights(lowered: &Lowered) -> String {
 pub fn print_memory(lowered: &Lowered) -> String {
     let memory = lowered.plan.memory();
     format!(
-        "weights {:>14}\nstates  {:>14}\nscratch {:>14}  (at least {})\nports   {:>14}\ntotal   {:>14}\n",
+        "weights {:>14}\nstates  {:>14}\nscratch {:>14}  (at least {})\nports   {:>14}\nnative  {:>14}\ntotal   {:>14}\n",
         memory.weights,
         memory.states,
         memory.scratch,
         lowered.scratch_lower_bound,
         memory.ports,
+        memory.activations,
         memory.total()
     )
 }

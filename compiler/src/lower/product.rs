@@ -5,7 +5,7 @@ use std::ops::Range;
 use dwindle_schemes::{FloatType, Format, Grouped};
 
 use super::LowerError;
-use super::schedule::{Bound, Scheduler};
+use super::schedule::{Bound, Place, Scheduler};
 use super::shared::binding_limit;
 use super::weights::{Layout, Source, split_rows};
 use crate::graph::{DType, Dim, Epilogue, MatMul, Node, ValueId};
@@ -70,6 +70,9 @@ impl Scheduler<'_, '_> {
                     (TargetName::Cpu, ..) => self.weight_in(source, dtype, columns, columns, Layout::Rows16)?,
                     _ => self.weight(source, dtype, columns, padded)?,
                 };
+                if let Place::Weight(index) = bound.place {
+                    self.shared.weights.mark_matrix(index);
+                }
                 bindings.push(bound);
             }
             parts.push(Part { rows, bindings });

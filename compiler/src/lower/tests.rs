@@ -61,7 +61,7 @@ fn outline(spec: &KernelSpec, _: &Target) -> Result<Emitted, EmitError> {
 }
 
 fn options() -> LowerOptions {
-    LowerOptions { entries: "models/m".to_owned(), context: 1024, max_rows: 32, kv: FloatType::F16 }
+    LowerOptions { entries: "models/m".to_owned(), context: 1024, max_rows: 32, kv: FloatType::F16, shares: false }
 }
 
 #[track_caller]
@@ -289,6 +289,7 @@ fn decoder_plan() {
         states          131072
         scratch          18432  (at least 18432)
         ports            12928
+        native               0
         total           187712
     "#]]
     .assert_eq(&print_memory(&lowered));

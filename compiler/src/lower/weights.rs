@@ -68,6 +68,8 @@ pub struct Packed {
     pub padded_columns: usize,
     /// Order of the elements.
     pub layout: Layout,
+    /// Whether it is (a part of) a matrix of products or embeddings, which targets store in different layouts.
+    pub matrix: bool,
     /// Index of its segment.
     pub segment: usize,
     /// First byte in the segment, a multiple of [`TENSOR_ALIGNMENT`].
@@ -77,6 +79,12 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// What it holds and how: equal keys, equal bytes.
+    fn key(&self) -> String {
+        let Packed { source, dtype, columns, padded_columns, layout, .. } = self;
+        format!("{source} {} {columns} {padded_columns} {layout:?}", dtype.name())
+    }
+
     /// Rows it holds.
     pub fn rows(&self) -> usize {
         match &self.source {
@@ -119,34 +127,48 @@ impl Weights {
         padded_columns: usize,
         layout: Layout,
     ) -> Option<usize> {
-        let key = format!("{source} {} {columns} {padded_columns} {layout:?}", dtype.name());
+        let mut tensor =
+            Packed { source, dtype, columns, padded_columns, layout, matrix: false, segment: 0, offset: 0, bytes: 0 };
+        let row_bytes = (padded_columns as u64).checked_mul(dtype.bytes() as u64)?;
+        let key = tensor.key();
         if let Some(&index) = self.index.get(&key) {
             return Some(index);
         }
-        let mut tensor = Packed { source, dtype, columns, padded_columns, layout, segment: 0, offset: 0, bytes: 0 };
-        let row_bytes = (padded_columns as u64).checked_mul(dtype.bytes() as u64)?;
         tensor.bytes = row_bytes.checked_mul(tensor.padded_rows() as u64)?.checked_next_multiple_of(BINDING_GRANULE)?;
         self.tensors.push(tensor);
         self.index.insert(key, self.tensors.len() - 1);
         Some(self.tensors.len() - 1)
     }
 
+    /// Says that a tensor is (a part of) a matrix.
+    pub(super) fn mark_matrix(&mut self, index: usize) {
+        self.tensors[index].matrix = true;
+    }
+
     /// Gives each tensor its place: first fit, in order of first use. `writable` tensors are those that some kernel
     /// binds as read-write (a position embedding in the place of a residual): they get segments of their own, because a
-    /// GPU API tracks the usage of whole buffers.
-    pub(super) fn place(&mut self, writable: &[bool], target: &Target) {
+    /// GPU API tracks the usage of whole buffers. With `shares`, so do all tensors that are no matrices, ordered by what they
+    /// hold: these segments are then the same for all targets.
+    pub(super) fn place(&mut self, writable: &[bool], target: &Target, shares: bool) {
         let limit = target.max_storage_buffer_binding_size.min(target.max_buffer_size);
-        let mut writable_segments = Vec::new();
+        let mut order: Vec<usize> = (0..self.tensors.len()).collect();
+        if shares {
+            let keys: Vec<_> =
+                self.tensors.iter().map(|t| (t.matrix, if t.matrix { String::new() } else { t.key() })).collect();
+            order.sort_by(|&a, &b| keys[a].cmp(&keys[b]));
+        }
+        let mut kinds = Vec::new();
         self.segments.clear();
-        for (tensor, &writable) in self.tensors.iter_mut().zip(writable) {
+        for index in order {
+            let tensor = &mut self.tensors[index];
+            let kind = (writable[index], shares && !tensor.matrix);
             let fits = |&(segment, &used): &(usize, &u64)| {
-                writable_segments[segment] == writable
-                    && used.next_multiple_of(TENSOR_ALIGNMENT).saturating_add(tensor.bytes) <= limit
+                kinds[segment] == kind && used.next_multiple_of(TENSOR_ALIGNMENT).saturating_add(tensor.bytes) <= limit
             };
             let found = self.segments.iter().enumerate().find(fits).map(|(segment, _)| segment);
             tensor.segment = found.unwrap_or_else(|| {
                 self.segments.push(0);
-                writable_segments.push(writable);
+                kinds.push(kind);
                 self.segments.len() - 1
             });
             let used = &mut self.segments[tensor.segment];
@@ -157,7 +179,16 @@ impl Weights {
 
     /// Tensors of a segment, in the order of their offsets.
     pub fn of_segment(&self, segment: usize) -> impl Iterator<Item = &Packed> {
-        self.tensors.iter().filter(move |tensor| tensor.segment == segment)
+        let mut tensors: Vec<&Packed> = self.tensors.iter().filter(|tensor| tensor.segment == segment).collect();
+        tensors.sort_by_key(|tensor| tensor.offset);
+        tensors.into_iter()
+    }
+
+    /// Whether a segment has the same bytes as one of `other`, both made of the same tensors.
+    pub fn has_segment(&self, segment: usize, other: &Weights, others: usize) -> bool {
+        let place = |tensor: &Packed| (tensor.key(), tensor.offset, tensor.bytes);
+        self.segments[segment] == other.segments[others]
+            && self.of_segment(segment).map(place).eq(other.of_segment(others).map(place))
     }
 }
 
@@ -218,7 +249,7 @@ mod tests {
                 prop_assert_eq!(weights.intern(source, DType::F32, 1, 1, Layout::Rows), Some(i));
             }
             let writable: Vec<bool> = sizes.iter().map(|s| s.1).collect();
-            weights.place(&writable, &target);
+            weights.place(&writable, &target, false);
             for segment in 0..weights.segments.len() {
                 let mut end = 0;
                 for tensor in weights.of_segment(segment) {

@@ -63,6 +63,23 @@ pub enum Error {
         /// Where and what.
         why: String,
     },
+    /// The memory plan contradicts the plans it sums up.
+    #[error("the bundle's memory plan is invalid: {why}; compile it again")]
+    MemoryPlan {
+        /// What does not agree.
+        why: String,
+    },
+    /// The bundle was compiled for other targets.
+    #[error(
+        "the bundle is compiled for {}, not for {wanted}: compile its models again with `--target {},{wanted}`",
+        found.join(" and "), found.join(",")
+    )]
+    NoTarget {
+        /// The target that was asked for.
+        wanted: String,
+        /// Those that are there.
+        found: Vec<String>,
+    },
     /// An entry was written twice.
     #[error("entry `{entry}` is written twice")]
     DuplicateEntry {

@@ -6,10 +6,14 @@
 
 mod error;
 mod manifest;
+mod memory;
 pub mod native;
 mod plan;
 mod reader;
+mod record;
+pub mod room;
 mod validate;
+mod variant;
 mod writer;
 
 #[cfg(test)]
@@ -17,6 +21,10 @@ mod tests;
 
 pub use error::Error;
 pub use manifest::*;
+pub use memory::*;
 pub use plan::*;
 pub use reader::{Bundle, SharedEntry};
+pub use record::{ATTENTION_PIECE, Record, TILE_BYTES, TILE_DEPTH, TILE_ROWS, tile_bytes};
+pub use room::Room;
+pub use variant::{Variant, VariantModel};
 pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Memory, Plan};
+use crate::memory::{Memory, MemoryPlan, Residency};
+use crate::plan::Plan;
+use crate::variant::Variant;
 
 /// Version of everything in this crate; a reader refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The name of the manifest's entry, always the last of the file.
 pub const MANIFEST_ENTRY: &str = "bundle.json";
@@ -18,13 +20,18 @@ pub const MANIFEST_ENTRY: &str = "bundle.json";
 pub struct Manifest {
     /// [`FORMAT_VERSION`] of the writer.
     pub format_version: u32,
-    /// What the plans were compiled for.
+    /// What the plans in `models` were compiled for.
     pub target: Target,
-    /// The models, each with its plan.
+    /// The models, each with its plan for `target`.
     pub models: Vec<Model>,
     /// How they work together; absent for a single model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ensemble: Option<Ensemble>,
+    /// What running the bundle takes of memory.
+    pub memory: MemoryPlan,
+    /// The same models for other targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Variant>,
     /// Every other entry of the file: size and hash.
     pub entries: BTreeMap<String, Entry>,
 }
@@ -66,7 +73,7 @@ pub struct Model {
     pub vocab_size: u32,
     /// Length of an embedding.
     pub hidden_size: u32,
-    /// What [`Plan::memory`] gives, for readers of the file.
+    /// What [`Plan::memory`] gives, which is checked when the bundle is opened.
     pub memory: Memory,
     /// How text becomes tokens; absent where the checkpoint had no tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,4 +221,6 @@ pub struct Ensemble {
     pub describe_prompt: String,
     /// Jinja template of the chat model's user turn, given `descriptions` (a list of strings) and `message`.
     pub handover: String,
+    /// What of the models is in memory at a time.
+    pub residency: Residency,
 }

@@ -201,39 +201,17 @@ impl Extent {
     }
 }
 
-/// Bytes a plan allocates, by what they are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Memory {
-    /// Weights.
-    pub weights: u64,
-    /// KV caches and image rows.
-    pub states: u64,
-    /// Intermediate values.
-    pub scratch: u64,
-    /// Inputs and outputs.
-    pub ports: u64,
-}
-
-impl Memory {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.weights + self.states + self.scratch + self.ports
-    }
-}
-
 impl Plan {
-    /// What executing this plan allocates on the device.
-    pub fn memory(&self) -> Memory {
-        let mut memory = Memory::default();
-        for buffer in &self.buffers {
-            *match buffer.kind {
-                BufferKind::Weights(_) => &mut memory.weights,
-                BufferKind::State => &mut memory.states,
-                BufferKind::Scratch => &mut memory.scratch,
-                BufferKind::Input | BufferKind::Output => &mut memory.ports,
-            } += buffer.bytes;
-        }
-        memory
+    /// Names of the bundle's entries that the plan refers to: weights, and kernels' texts.
+    pub fn entries(&self) -> impl Iterator<Item = &String> {
+        let weights = self.buffers.iter().filter_map(|buffer| match &buffer.kind {
+            BufferKind::Weights(entry) => Some(entry),
+            _ => None,
+        });
+        let texts = self.kernels.iter().flat_map(|kernel| match &kernel.code {
+            Code::Wgsl { text, spirv, msl } => [Some(text), spirv.as_ref(), msl.as_ref()],
+            Code::Native { .. } => [None; 3],
+        });
+        weights.chain(texts.flatten())
     }
 }

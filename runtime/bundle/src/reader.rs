@@ -16,12 +16,13 @@ use crate::{Error, FORMAT_VERSION, MANIFEST_ENTRY, Manifest};
 /// The longest manifest that is read: far more than any real one, far less than memory.
 const MAX_MANIFEST_BYTES: usize = 64 << 20;
 
-/// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read.
-#[derive(Debug)]
+/// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read. Clones share all of
+/// it.
+#[derive(Clone, Debug)]
 pub struct Bundle {
     bytes: Arc<Bytes>,
-    entries: BTreeMap<String, Range<usize>>,
-    manifest: Manifest,
+    entries: Arc<BTreeMap<String, Range<usize>>>,
+    manifest: Arc<Manifest>,
 }
 
 #[derive(Debug)]
@@ -35,6 +36,22 @@ impl Bytes {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
+        }
+    }
+
+    /// Unmaps the pages of `range` until they are touched again, so that they do not count as resident memory.
+    fn release(&self, range: Range<usize>) {
+        match self {
+            #[cfg(unix)]
+            Bytes::Mapped(map) => {
+                // SAFETY: the mapping is of a file and never written, so dropped pages come back with the same contents.
+                // Only a hint: where it fails, pages stay.
+                let _ =
+                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            }
+            #[cfg(not(unix))]
+            Bytes::Mapped(_) => {}
+            Bytes::Static(_) => {}
         }
     }
 }
@@ -51,6 +68,14 @@ impl std::ops::Deref for SharedEntry {
 
     fn deref(&self) -> &[u8] {
         &self.bytes.get()[self.range.clone()]
+    }
+}
+
+impl SharedEntry {
+    /// Gives the memory of the entry's pages back to the system, where they are those of a file. The contents stay where they
+    /// are, and are read again when they are used again.
+    pub fn release(&self) {
+        self.bytes.release(self.range.clone());
     }
 }
 
@@ -88,14 +113,27 @@ impl Bundle {
                 });
             }
         }
-        for model in &manifest.models {
-            validate_plan(&model.plan, &manifest.entries)
-                .map_err(|why| Error::Plan { model: model.name.clone(), why })?;
+        manifest.validate_targets().map_err(|why| Error::Manifest { why })?;
+        validate_target(&manifest)?;
+        for variant in &manifest.also {
+            manifest.clone().for_target(&variant.target.name).iter().try_for_each(validate_target)?;
         }
-        Ok(Bundle { bytes: Arc::new(bytes), entries, manifest })
+        Ok(Bundle { bytes: Arc::new(bytes), entries: Arc::new(entries), manifest: Arc::new(manifest) })
     }
 
-    /// What is in the bundle.
+    /// The same bundle for another of its targets: [`Bundle::manifest`] has that one's plans then. Nothing is copied but the plans.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] with those that it has.
+    pub fn select(&self, target: &str) -> Result<Bundle, Error> {
+        let manifest = Manifest::clone(&self.manifest).for_target(target).ok_or_else(|| Error::NoTarget {
+            wanted: target.to_owned(),
+            found: self.manifest.targets().map(|target| target.name.clone()).collect(),
+        })?;
+        Ok(Bundle { bytes: self.bytes.clone(), entries: self.entries.clone(), manifest: Arc::new(manifest) })
+    }
+
+    /// What is in the bundle; its models have the plans of the first target, or of the one that was selected.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -126,7 +164,7 @@ impl Bundle {
     }
 
     /// Hands an entry to `take` in chunks of `chunk` bytes, with the offset of each, hashing on the way: one pass over
-    /// the data. An error means that what was taken must be thrown away.
+    /// the data, whose pages do not stay resident. An error means that what was taken must be thrown away.
     pub fn stream<E: From<Error>>(
         &self,
         name: &str,
@@ -134,11 +172,14 @@ impl Bundle {
         mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut hasher = blake3::Hasher::new();
+        let range = self.entries.get(name).cloned().unwrap_or_default();
         let mut offset = 0;
         for part in self.unchecked(name)?.chunks(chunk.max(1)) {
             hasher.update(part);
-            take(offset, part)?;
-            offset += part.len() as u64;
+            take(offset as u64, part)?;
+            let begin = range.start + offset;
+            self.bytes.release(begin..begin + part.len());
+            offset += part.len();
         }
         Ok(self.check(name, hasher.finalize())?)
     }
@@ -160,6 +201,15 @@ impl Bundle {
             false => Err(Error::Hash { entry: name.to_owned() }),
         }
     }
+}
+
+/// Checks the plans of [`Manifest::target`] and the memory plan over them.
+fn validate_target(manifest: &Manifest) -> Result<(), Error> {
+    let Manifest { models, ensemble, memory, entries, .. } = manifest;
+    for model in models {
+        validate_plan(&model.plan, entries).map_err(|why| Error::Plan { model: model.name.clone(), why })?;
+    }
+    memory.validate(models, ensemble.as_ref()).map_err(|why| Error::MemoryPlan { why })
 }
 
 fn locate_entries(bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>, Error> {

@@ -44,7 +44,10 @@ fn plan() -> Plan {
 }
 
 fn manifest(plan: Plan) -> Manifest {
+    let estimates =
+        Estimates { process: 1000, staging: 0, models: vec![ModelEstimates { tokenizer: 100, picture: 10 }] };
     Manifest {
+        memory: MemoryPlan::new(&[("tiny", plan.memory())], None, estimates),
         format_version: FORMAT_VERSION,
         target: Target {
             name: "vulkan".to_owned(),
@@ -64,6 +67,7 @@ fn manifest(plan: Plan) -> Manifest {
             plan,
         }],
         ensemble: None,
+        also: Vec::new(),
         entries: Default::default(),
     }
 }
@@ -185,7 +189,7 @@ fn other_versions_are_refused_before_their_fields() {
     writer.finish(Manifest { format_version: 99, ..manifest(Plan { max_rows: 1, ..Plan::default() }) }).unwrap();
     check_error(
         Bundle::open(&path),
-        expect!["the bundle has format version 99, this program reads version 1; compile it again"],
+        expect!["the bundle has format version 99, this program reads version 3; compile it again"],
     );
 }
 
@@ -264,6 +268,121 @@ fn plans_are_checked() {
     );
 }
 
+/// A manifest whose memory plan has one thing wrong, and what is said of it.
+#[track_caller]
+fn check_memory(change: impl FnOnce(&mut Manifest), expected: Expect) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let mut manifest = manifest(plan());
+    change(&mut manifest);
+    let mut writer = Writer::create(&path).unwrap();
+    writer.entry("kernels/double.wgsl", |sink| sink.write(b"// text")).unwrap();
+    writer.entry("weights.0", |sink| sink.write(&weights())).unwrap();
+    writer.finish(manifest).unwrap();
+    check_error(Bundle::open(&path), expected);
+}
+
+#[test]
+fn memory_plans_are_checked() {
+    check_memory(
+        |m| m.models[0].memory.weights += 4,
+        expect![
+            "the bundle's memory plan is invalid: model `tiny` claims Memory { weights: 8196, states: 0, scratch: 0, ports: 64, activations: 0 }, its plan has Memory { weights: 8192, states: 0, scratch: 0, ports: 64, activations: 0 }; compile it again"
+        ],
+    );
+    check_memory(
+        |m| m.memory.peak -= 1,
+        expect!["the bundle's memory plan is invalid: it says 9365 bytes, its parts add up to 9366; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.moments[0].work += 1,
+        expect!["the bundle's memory plan is invalid: its moments are not the sums of their parts; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.moments.clear(),
+        expect!["the bundle's memory plan is invalid: its moments are not the sums of their parts; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.estimates.models.clear(),
+        expect!["the bundle's memory plan is invalid: 1 models have 0 estimates; compile it again"],
+    );
+    check_memory(
+        |m| m.memory.estimates.process = u64::MAX,
+        expect!["the bundle's memory plan is invalid: an estimate is 18446744073709551615 bytes; compile it again"],
+    );
+}
+
+/// Two models whose figures tell them apart: what is there at each moment.
+#[test]
+fn moments_of_an_ensemble() {
+    let memory = |weights| Memory { weights, states: 1000, scratch: 20, ports: 7, activations: 3 };
+    let ensemble = |residency| Ensemble {
+        describe: "seer".to_owned(),
+        chat: "talker".to_owned(),
+        describe_prompt: String::new(),
+        handover: String::new(),
+        residency,
+    };
+    let estimates = || Estimates {
+        process: 5,
+        staging: 0,
+        models: vec![ModelEstimates { tokenizer: 40, picture: 0 }, ModelEstimates { tokenizer: 50, picture: 60 }],
+    };
+    let models = [("talker", memory(100_000)), ("seer", memory(200_000))];
+    let text = [Residency::Both, Residency::Swap].map(|residency| {
+        let plan = MemoryPlan::new(&models, Some(&ensemble(residency)), estimates());
+        let line = |m: &Moment| {
+            let (weights, states, work, total) = (m.weights, m.states, m.work, m.total());
+            format!("{residency}, {}: {weights} + {states} + {work} + …= {total}\n", m.what)
+        };
+        plan.moments.iter().map(line).collect::<String>() + &format!("peak {}\n", plan.peak)
+    });
+    expect![[r#"
+        both, seer describes a picture: 300000 + 2000 + 60 + …= 302215
+        both, talker answers: 300000 + 2000 + 60 + …= 302215
+        peak 302215
+        swap, seer describes a picture: 200000 + 2000 + 30 + …= 202185
+        swap, talker answers: 100000 + 1000 + 30 + …= 101185
+        peak 202185
+    "#]]
+    .assert_eq(&text.concat());
+    assert_eq!("swap".parse::<Residency>().unwrap(), Residency::Swap);
+    expect!["unknown residency `half`: expected both or swap"]
+        .assert_eq(&"half".parse::<Residency>().unwrap_err().to_string());
+}
+
+/// Resident bytes of the mappings of a file.
+#[cfg(target_os = "linux")]
+fn resident(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let name = path.to_str().unwrap();
+    let after = maps.split_inclusive('\n').skip_while(|line| !line.trim_end().ends_with(name));
+    let rss = after.filter_map(|line| line.strip_prefix("Rss:")).next().unwrap();
+    rss.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn released_entries_leave_memory_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let contents: Vec<u8> = (0..4 << 20).map(|i: u32| (i % 251) as u8).collect();
+    let mut writer = Writer::create(&path).unwrap();
+    writer.entry("large", |sink| sink.write(&contents)).unwrap();
+    writer.entry("kernels/double.wgsl", |sink| sink.write(b"// text")).unwrap();
+    writer.entry("weights.0", |sink| sink.write(&weights())).unwrap();
+    writer.finish(manifest(plan())).unwrap();
+    let bundle = Bundle::open(&path).unwrap();
+    let shared = bundle.share("large").unwrap();
+    assert!(resident(&path) >= 4 << 20);
+    shared.release();
+    assert!(resident(&path) < 1 << 20, "{} bytes stay", resident(&path));
+    assert!(*shared == contents[..] && resident(&path) >= 4 << 20);
+    shared.release();
+    bundle.stream("large", 1 << 16, |_, _| Ok::<(), Error>(())).unwrap();
+    assert!(resident(&path) < 1 << 20, "what is streamed does not stay");
+}
+
 #[test]
 fn extents() {
     let call = Call { rows: 5, position: 12, tile: 0 };
@@ -297,4 +416,79 @@ proptest! {
         }
         prop_assert!(open(&bytes).is_err());
     }
+}
+
+/// A bundle for two targets; the second one's plan has a kernel less and shares the weights.
+fn for_two(change: impl FnOnce(&mut Manifest)) -> Result<Bundle, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let mut writer = Writer::create(&path)?;
+    writer.entry("kernels/double.wgsl", |sink| sink.write(b"// text"))?;
+    writer.entry("weights.0", |sink| sink.write(&weights()))?;
+    let mut manifest = manifest(plan());
+    let other = Plan { max_rows: 1, kernels: Vec::new(), functions: Default::default(), ..plan() };
+    manifest.also.push(Variant {
+        target: Target { name: "cpu".to_owned(), needs: Default::default(), features: Vec::new() },
+        memory: MemoryPlan::new(&[("tiny", other.memory())], None, manifest.memory.estimates.clone()),
+        models: vec![VariantModel { memory: other.memory(), plan: other }],
+    });
+    change(&mut manifest);
+    writer.finish(manifest)?;
+    open(&std::fs::read(path).unwrap())
+}
+
+#[test]
+fn each_target_sees_its_own_plans() {
+    let bundle = for_two(|_| ()).unwrap();
+    let names = |bundle: &Bundle| bundle.manifest().targets().map(|t| t.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&bundle), ["vulkan", "cpu"]);
+    assert_eq!(bundle.manifest().models[0].plan, plan());
+    let cpu = bundle.select("cpu").unwrap();
+    assert_eq!(names(&cpu), ["cpu", "vulkan"]);
+    assert_eq!(cpu.manifest().models[0].plan.max_rows, 1);
+    assert_eq!(cpu.manifest().models[0].name, "tiny");
+    assert_eq!(cpu.entry("weights.0").unwrap(), weights());
+    assert_eq!(cpu.select("vulkan").unwrap().manifest(), bundle.manifest(), "there and back");
+    assert_eq!(bundle.select("vulkan").unwrap().manifest(), bundle.manifest());
+    let all = ["kernels/double.wgsl", "weights.0"];
+    assert_eq!(bundle.manifest().used_entries(), all.into());
+    assert_eq!(cpu.manifest().used_entries(), ["weights.0"].into());
+    check_error(
+        bundle.select("metal"),
+        expect![
+            "the bundle is compiled for vulkan and cpu, not for metal: compile its models again with `--target vulkan,cpu,metal`"
+        ],
+    );
+    check_error(
+        open(&written(plan())).unwrap().select("cpu"),
+        expect!["the bundle is compiled for vulkan, not for cpu: compile its models again with `--target vulkan,cpu`"],
+    );
+}
+
+#[test]
+fn further_targets_are_checked_too() {
+    let check = |change: fn(&mut Manifest), expected: Expect| check_error(for_two(change), expected);
+    check(
+        |m| m.also[0].target.name = "vulkan".to_owned(),
+        expect!["the bundle's manifest is invalid: target `vulkan` is there twice"],
+    );
+    check(
+        |m| m.also[0].models.clear(),
+        expect!["the bundle's manifest is invalid: target `cpu` has plans for 0 models of 1"],
+    );
+    check(|m| m.also[0].models[0].plan.max_rows = 0, expect!["the plan of model `tiny` is invalid: max_rows is 0"]);
+    check(
+        |m| m.also[0].models[0].plan.buffers[0].bytes = 8196,
+        expect!["the plan of model `tiny` is invalid: buffer `weights.0` has 8196 bytes, its entry 8192"],
+    );
+    check(
+        |m| m.also[0].models[0].memory.states += 4,
+        expect![
+            "the bundle's memory plan is invalid: model `tiny` claims Memory { weights: 8192, states: 4, scratch: 0, ports: 64, activations: 0 }, its plan has Memory { weights: 8192, states: 0, scratch: 0, ports: 64, activations: 0 }; compile it again"
+        ],
+    );
+    check(
+        |m| m.also[0].memory.peak += 1,
+        expect!["the bundle's memory plan is invalid: it says 9367 bytes, its parts add up to 9366; compile it again"],
+    );
 }

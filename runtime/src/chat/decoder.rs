@@ -27,6 +27,16 @@ pub trait Decoder {
     /// # Errors
     /// Where there are fewer.
     fn truncate(&mut self, position: u32) -> Result<(), Error>;
+    /// Gives back what memory it can until [`Decoder::load`]; with `forget`, the positions' too.
+    ///
+    /// # Errors
+    /// Whatever the device says.
+    fn unload(&mut self, forget: bool) -> Result<(), Error>;
+    /// Makes it usable again.
+    ///
+    /// # Errors
+    /// Whatever the device says, for lack of memory for example.
+    fn load(&mut self) -> Result<(), Error>;
 }
 
 impl Decoder for Session {
@@ -48,6 +58,14 @@ impl Decoder for Session {
 
     fn truncate(&mut self, position: u32) -> Result<(), Error> {
         self.truncate(position)
+    }
+
+    fn unload(&mut self, forget: bool) -> Result<(), Error> {
+        self.unload(forget)
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        self.load()
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Memory {
     pub script: VecDeque<u32>,
     /// All tiles that were encoded, in order, with the first pixel.
     pub tiles: Vec<(u32, f32)>,
+    /// Whether it was unloaded, keeping positions or not, and loaded since: in order.
+    pub residence: Vec<&'static str>,
     /// The tokens of each prefill.
     pub prefills: Vec<usize>,
 }
@@ -82,6 +84,18 @@ impl Decoder for Toy {
         let rows = &mut self.memory.borrow_mut().rows;
         assert!(position as usize <= rows.len(), "going back to {position} of {}", rows.len());
         rows.truncate(position as usize);
+        Ok(())
+    }
+
+    fn unload(&mut self, forget: bool) -> Result<(), Error> {
+        let mut memory = self.memory.borrow_mut();
+        memory.residence.push(if forget { "forget" } else { "unload" });
+        assert!(!forget || memory.rows.is_empty(), "positions are forgotten before their memory goes");
+        Ok(())
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        self.memory.borrow_mut().residence.push("load");
         Ok(())
     }
 }

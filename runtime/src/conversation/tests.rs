@@ -57,8 +57,9 @@ struct Bench {
 
 fn assemble(models: &[Model], ensemble: Option<&Ensemble>, system: Option<&str>) -> Result<Bench, Error> {
     let memories = RefCell::new(BTreeMap::new());
-    let load = |model: &Model| {
+    let load = |model: &Model, now: bool| {
         let toy = Toy::new(model.context);
+        toy.memory.borrow_mut().residence.extend(now.then_some("load"));
         memories.borrow_mut().insert(model.name.clone(), toy.memory.clone());
         Ok(toy)
     };
@@ -83,6 +84,7 @@ fn ensemble() -> Ensemble {
         chat: "talker".into(),
         describe_prompt: "Describe the image.".into(),
         handover: "{% for d in descriptions %}Image: {{ d }}\n{% endfor %}{{ message }}".into(),
+        residency: Residency::Both,
     }
 }
 
@@ -151,6 +153,37 @@ fn one_describes_and_the_other_talks() {
     bench.ask("Hi", 0).unwrap();
     assert!(!bench.read_by("talker").contains("blue"));
     assert_eq!((bench.conversation.model_names().len(), bench.conversation.device_name()), (2, "a toy"));
+}
+
+/// With `swap`, one of the two has its memory at a time, and the chat's positions stay; answers are the same.
+#[test]
+fn models_take_turns_in_memory() {
+    let swap = Ensemble { residency: Residency::Swap, ..ensemble() };
+    let mut bench = assemble(&[model("talker", false), model("seer", true)], Some(&swap), None).unwrap();
+    let residence = |bench: &Bench, name: &str| std::mem::take(&mut bench.memories[name].borrow_mut().residence);
+    assert_eq!((residence(&bench, "talker"), residence(&bench, "seer")), (vec!["load"], vec![]));
+    bench.script("talker", &["Hello."]);
+    bench.ask("Hi", 0).unwrap();
+    let cached = bench.memories["talker"].borrow().rows.len();
+    assert_eq!((residence(&bench, "talker"), residence(&bench, "seer")), (vec!["load"], vec![]));
+
+    bench.script("seer", &["A red cross.", "A blue star."]);
+    bench.script("talker", &["I see both."]);
+    let turn = bench.ask("What do you see?", 2).unwrap();
+    assert_eq!((turn.answer.as_str(), turn.recomputed), ("I see both.", 0));
+    assert_eq!(turn.descriptions, ["A red cross.", "A blue star."]);
+    assert_eq!(residence(&bench, "talker"), ["unload", "load"]);
+    assert_eq!(residence(&bench, "seer"), ["load", "forget"]);
+    let memory = bench.memories["talker"].borrow();
+    assert!(memory.prefills.last().unwrap() + cached < memory.rows.len() + 1, "the cache was kept");
+    drop(memory);
+
+    // A description that fails leaves the chat usable.
+    bench.ask("What?", 1).unwrap_err();
+    assert_eq!((residence(&bench, "talker"), residence(&bench, "seer")), (vec!["unload"], vec!["load", "forget"]));
+    bench.script("talker", &["Fine."]);
+    assert_eq!(bench.ask("How are you?", 0).unwrap().answer, "Fine.");
+    assert_eq!(residence(&bench, "talker"), ["load"]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn check_packed(recipe: Recipe, rows: std::ops::Range<usize>, expected: &[f32]) 
     let source = Source::Recipe { recipe, rows };
     weights.intern(source, DType::F32, 3, 4, Layout::Rows);
     weights.intern(Source::Values(vec![42.0]), DType::F32, 1, 1, Layout::Rows);
-    weights.place(&[false, false], &vulkan());
+    weights.place(&[false, false], &vulkan(), false);
     check(&weights, &tensors()).unwrap();
     let bytes = packed(&weights, 1);
     assert_eq!(bytes.len() as u64, weights.segments[0]);
@@ -78,7 +78,7 @@ fn same_bytes_from_one_and_two_threads() {
     let mut weights = Weights::default();
     let recipe = Recipe::AddScalar(Box::new(tensor("wide")), 0.5);
     weights.intern(Source::Recipe { recipe, rows: 7..39_999 }, DType::F32, 3, 4, Layout::Rows);
-    weights.place(&[false], &vulkan());
+    weights.place(&[false], &vulkan(), false);
     let one = packed(&weights, 1);
     assert_eq!(one, packed(&weights, 2));
     assert_eq!(one[..16], floats([21.5, 22.5, 23.5, 0.0]));
@@ -118,7 +118,7 @@ fn blocks_of_sixteen_rows() {
         let mut weights = Weights::default();
         let source = Source::Recipe { recipe: tensor("w"), rows: 1..20 };
         weights.intern(source, dtype, columns, columns, layout);
-        weights.place(&[false], &Target::new(TargetName::Cpu));
+        weights.place(&[false], &Target::new(TargetName::Cpu), false);
         assert_eq!(weights.tensors[0].bytes as usize, 32 * columns * size);
         let mut packed = Vec::new();
         let mut sink = |block: &[u8]| -> Result<(), LowerError> {

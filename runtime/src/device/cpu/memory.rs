@@ -9,6 +9,7 @@ use std::cell::Cell;
 
 use bytemuck::Pod;
 use dwindle_bundle::SharedEntry;
+use memmap2::{MmapOptions, MmapRaw};
 
 /// Buffers begin at multiples of this many bytes: a cache line, and the widest register.
 pub const ALIGNMENT: usize = 64;
@@ -16,13 +17,9 @@ pub const ALIGNMENT: usize = 64;
 /// One buffer.
 #[derive(Debug)]
 pub enum Memory {
-    /// Anonymous memory, zeroed; pages exist when they are first written.
-    Owned {
-        /// More than is used, so that an aligned part can be used.
-        bytes: Box<[Cell<u8>]>,
-        /// Where it begins.
-        start: usize,
-    },
+    /// Anonymous memory, zeroed; pages exist when they are first written, and are given back when this is dropped, which
+    /// an allocator does not promise.
+    Owned(MmapRaw),
     /// An entry of the bundle, where it lies; never written.
     Entry(SharedEntry),
 }
@@ -30,14 +27,8 @@ pub enum Memory {
 impl Memory {
     /// Zeroed memory, or `None` where there is not as much.
     pub fn zeroed(bytes: usize) -> Option<Memory> {
-        let all = bytes.checked_add(ALIGNMENT)?;
-        // The probe turns an allocation that cannot succeed into an answer; the second one is zeroed lazily.
-        Vec::<u8>::new().try_reserve_exact(all).ok()?;
-        let all: Box<[u8]> = vec![0; all].into();
-        let start = all.as_ptr().align_offset(ALIGNMENT);
-        // SAFETY: a cell of a byte has the layout of a byte, and the box is the only owner.
-        let bytes = unsafe { Box::from_raw(Box::into_raw(all) as *mut [Cell<u8>]) };
-        Some(Memory::Owned { bytes, start })
+        // Mappings begin at pages, and are not empty.
+        MmapOptions::new().len(bytes.max(ALIGNMENT)).map_anon().ok().map(|map| Memory::Owned(map.into()))
     }
 
     /// The entry itself, if it lies at an aligned address.
@@ -59,7 +50,7 @@ impl Memory {
     /// All of it.
     pub fn whole(&self) -> View {
         let (first, bytes, writable) = match self {
-            Memory::Owned { bytes, start } => (bytes[*start..].as_ptr().cast(), bytes.len() - ALIGNMENT, true),
+            Memory::Owned(map) => (map.as_ptr(), map.len(), true),
             Memory::Entry(entry) => (entry.as_ptr(), entry.len(), false),
         };
         View { first, bytes, writable }

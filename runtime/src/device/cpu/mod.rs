@@ -22,6 +22,7 @@ use dwindle_bundle::Plan;
 
 pub use lanes::isa::InstructionSet;
 pub use program::Program;
+pub use topology::default_threads;
 
 use super::{Device, Entries};
 use crate::Error;
@@ -75,7 +76,11 @@ impl Device for Cpu {
         format!("CPU ({}, {threads} thread{})", self.set, if threads == 1 { "" } else { "s" })
     }
 
-    fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn super::Program>, Error> {
-        Ok(Box::new(Program::new(self, plan, entries)?))
+    fn place(&self) -> super::Place {
+        super::Place::Mapped
+    }
+
+    fn program(&self, plan: &Plan, _: &dyn Entries) -> Result<Box<dyn super::Program>, Error> {
+        Ok(Box::new(Program::new(self, plan)?))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dwindle_bundle::native::NativeKernel;
-use dwindle_bundle::{BufferKind, Call, Code, Plan, Step as PlanStep};
+use dwindle_bundle::{Buffer, BufferKind, Call, Code, Plan, Step as PlanStep};
 
 use super::Cpu;
 use super::kernels::{self, Run, Step};
@@ -18,46 +18,37 @@ const CHUNK: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Program {
     cpu: Cpu,
-    /// Steps hold views of these, so they are never replaced.
-    buffers: Vec<Memory>,
-    /// Prepared activations of one matrix product, shared by all: on top of what the plan says it needs.
-    scratch: Memory,
+    /// `None` while not loaded. Steps hold views of these: whoever takes one away forgets the functions.
+    buffers: Vec<Option<Memory>>,
+    /// Prepared activations of one matrix product, shared by all: the plan's `activations`.
+    scratch: Option<Memory>,
+    scratch_bytes: u64,
     functions: BTreeMap<String, Vec<Step>>,
     /// What the last call or copy left to be read.
     read: Vec<u8>,
 }
 
 impl Program {
-    /// Takes the weights where they lie, and reserves the plan's other buffers.
+    /// A plan without memory.
     ///
     /// # Errors
-    /// An entry is missing or damaged, a kernel is not native or has constants that no kernel understands, there is too
-    /// little memory.
-    pub fn new(cpu: &Cpu, plan: &Plan, entries: &dyn Entries) -> Result<Program, Error> {
-        let mut buffers = Vec::with_capacity(plan.buffers.len());
-        for buffer in &plan.buffers {
-            let shared = match &buffer.kind {
-                BufferKind::Weights(entry) => entries.share(entry)?.and_then(Memory::entry),
-                _ => None,
-            };
-            let memory = match (shared, &buffer.kind) {
-                (Some(memory), _) => memory,
-                (None, BufferKind::Weights(entry)) => copied(buffer.bytes, &buffer.name, entry, entries)?,
-                (None, _) => zeroed(buffer.bytes, &buffer.name)?,
-            };
-            buffers.push(memory);
-        }
-        let mut scratch = 64;
+    /// A kernel is not native or has constants that no kernel understands.
+    pub fn new(cpu: &Cpu, plan: &Plan) -> Result<Program, Error> {
+        let mut scratch_bytes = 64;
         for function in plan.functions.values() {
             for step in &function.steps {
                 let kernel = native(plan, step)?;
                 kernels::needs(&kernel, function.max_rows).map_err(|why| refused(plan, step, &why))?;
-                scratch =
-                    scratch.max(kernels::scratch_bytes(&kernel, function.max_rows, cpu.instruction_set().has_tiles()));
+                scratch_bytes = scratch_bytes.max(kernel.scratch_bytes(function.max_rows));
             }
         }
-        let scratch = zeroed(scratch, "activations")?;
-        Ok(Program { cpu: cpu.clone(), buffers, scratch, functions: BTreeMap::new(), read: Vec::new() })
+        let buffers = plan.buffers.iter().map(|_| None).collect();
+        let functions = BTreeMap::new();
+        Ok(Program { cpu: cpu.clone(), buffers, scratch: None, scratch_bytes, functions, read: Vec::new() })
+    }
+
+    fn view(&self, buffer: usize, offset: u64, bytes: u64) -> Option<View> {
+        self.buffers.get(buffer)?.as_ref()?.view(offset, bytes)
     }
 
     fn bind(&self, plan: &Plan, step: &PlanStep, max_rows: u32) -> Result<Step, Error> {
@@ -69,7 +60,7 @@ impl Program {
         }
         let mut views = Vec::with_capacity(needs.len());
         for (index, (range, need)) in step.bindings.iter().zip(&needs).enumerate() {
-            let view = self.buffers.get(range.buffer as usize).and_then(|b| b.view(range.offset, range.bytes));
+            let view = self.view(range.buffer as usize, range.offset, range.bytes);
             let view = view.ok_or_else(|| {
                 fail(format!("binds {} bytes at {} of buffer {}", range.bytes, range.offset, range.buffer))
             })?;
@@ -136,7 +127,43 @@ fn copied(bytes: u64, name: &str, entry: &str, entries: &dyn Entries) -> Result<
     }
 }
 
+/// Weights where they lie in the bundle, or a copy where they cannot be used there; zeros for all else.
+fn memory(buffer: &Buffer, entries: &dyn Entries) -> Result<Memory, Error> {
+    let BufferKind::Weights(entry) = &buffer.kind else { return zeroed(buffer.bytes, &buffer.name) };
+    match entries.share(entry)?.and_then(Memory::entry) {
+        Some(memory) => Ok(memory),
+        None => copied(buffer.bytes, &buffer.name, entry, entries),
+    }
+}
+
 impl device::Program for Program {
+    fn load(&mut self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error> {
+        for (buffer, place) in plan.buffers.iter().zip(&mut self.buffers) {
+            if place.is_none() {
+                *place = Some(memory(buffer, entries)?);
+            }
+        }
+        if self.scratch.is_none() {
+            self.scratch = Some(zeroed(self.scratch_bytes, "activations")?);
+        }
+        Ok(())
+    }
+
+    fn unload(&mut self, plan: &Plan, keep_states: bool) -> Result<(), Error> {
+        self.functions.clear();
+        self.read = Vec::new();
+        self.scratch = None;
+        for (buffer, place) in plan.buffers.iter().zip(&mut self.buffers) {
+            match place {
+                // Checked once, the entry is good for as long as the bundle is mapped.
+                Some(Memory::Entry(entry)) => entry.release(),
+                _ if keep_states && buffer.kind == BufferKind::State => {}
+                _ => *place = None,
+            }
+        }
+        Ok(())
+    }
+
     fn max_grid(&self) -> u32 {
         u32::MAX
     }
@@ -152,7 +179,7 @@ impl device::Program for Program {
     }
 
     fn write(&self, buffer: usize, bytes: &[u8]) -> Result<(), Error> {
-        let view = self.buffers.get(buffer).and_then(|b| b.view(0, bytes.len() as u64)).filter(View::is_writable);
+        let view = self.view(buffer, 0, bytes.len() as u64).filter(View::is_writable);
         let refused = || Error::Refused {
             what: format!("write into buffer {buffer}"),
             why: format!("{} bytes do not fit", bytes.len()),
@@ -169,7 +196,7 @@ impl device::Program for Program {
             kernels::check_call(&step.kernel, call, &bytes)
                 .map_err(|why| Error::Call { function: function.to_owned(), why })?;
         }
-        let scratch = self.scratch.whole();
+        let scratch = self.scratch.as_ref().ok_or_else(not_prepared)?.whole();
         let set = self.cpu.instruction_set();
         let job = |member: &super::pool::Member<'_>| {
             for step in steps {
@@ -185,8 +212,9 @@ impl device::Program for Program {
     }
 
     fn copy(&mut self, buffer: usize, bytes: u64) -> Result<(), Error> {
-        let view = self.buffers.get(buffer).and_then(|b| b.view(0, bytes));
-        let view = view.ok_or_else(|| Error::Plan { why: format!("buffer {buffer} has no {bytes} bytes") })?;
+        let view = self
+            .view(buffer, 0, bytes)
+            .ok_or_else(|| Error::Plan { why: format!("buffer {buffer} has no {bytes} bytes") })?;
         view.read_into(&mut self.read);
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dwindle_bundle::{Plan, Target};
 
 use crate::Error;
-use crate::device::Entries;
+use crate::device::{Entries, Place};
 
 pub use program::Program;
 
@@ -31,6 +31,7 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     name: String,
+    place: Place,
     failures: Arc<Failures>,
 }
 
@@ -62,7 +63,7 @@ impl Gpu {
     pub fn open(options: &Options, target: &Target) -> Result<Gpu, Error> {
         let adapter = adapter::choose(&instance(), options.adapter.as_deref())?;
         let (required_limits, required_features) = adapter::request(&adapter, target)?;
-        let name = adapter.get_info().name;
+        let wgpu::AdapterInfo { name, device_type, .. } = adapter.get_info();
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("dwindle"),
             required_features,
@@ -83,7 +84,8 @@ impl Gpu {
             lock(&keep.lost).get_or_insert(format!("{reason:?}: {message}"));
         });
         tracing::debug!(adapter = name, "device opened");
-        Ok(Gpu { device, queue, name, failures })
+        let place = if device_type == wgpu::DeviceType::Cpu { Place::Host } else { Place::Device };
+        Ok(Gpu { device, queue, name, place, failures })
     }
 
     /// The adapter's name, for people.
@@ -119,7 +121,16 @@ impl Gpu {
 
     /// Waits until `submission` and all before it are done.
     fn wait(&self, what: impl Fn() -> String, submission: wgpu::SubmissionIndex) -> Result<(), Error> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        self.poll(what, Some(submission))
+    }
+
+    /// Waits until all that was submitted is done.
+    fn wait_for_all(&self, what: impl Fn() -> String) -> Result<(), Error> {
+        self.poll(what, None)
+    }
+
+    fn poll(&self, what: impl Fn() -> String, submission: Option<wgpu::SubmissionIndex>) -> Result<(), Error> {
+        let poll = wgpu::PollType::Wait { submission_index: submission, timeout: None };
         let status = self.guarded(&what, 0, || self.device.poll(poll))?;
         status.map(drop).map_err(|error| Error::DeviceLost { what: what(), why: error.to_string() })
     }
@@ -128,6 +139,10 @@ impl Gpu {
 impl crate::device::Device for Gpu {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn place(&self) -> Place {
+        self.place
     }
 
     fn program(&self, plan: &Plan, entries: &dyn Entries) -> Result<Box<dyn crate::device::Program>, Error> {

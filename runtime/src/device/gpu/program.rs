@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
-use dwindle_bundle::{Binding, Call, Code, Plan, Step};
+use dwindle_bundle::{Binding, BufferKind, Call, Code, Plan, Step};
 
 use super::kernels::{self, CALL_BYTES, Pipeline};
 use super::{Gpu, upload};
 use crate::Error;
 use crate::device::Entries;
 
-/// A plan on a GPU. Weights are there from the beginning; kernels are compiled when a function is first prepared.
+/// A plan on a GPU. Kernels are compiled when a function is first prepared, and stay.
 #[derive(Debug)]
 pub struct Program {
     gpu: Gpu,
-    buffers: Vec<wgpu::Buffer>,
+    /// `None` while not loaded.
+    buffers: Vec<Option<wgpu::Buffer>>,
     /// The uniform at binding 0 of every kernel, rewritten before each submission.
     call: wgpu::Buffer,
     kernels: Vec<KernelState>,
@@ -32,10 +33,10 @@ enum KernelState {
 }
 
 impl Program {
-    /// Allocates the plan's buffers and uploads its weights, with at most 16 MiB on the way at a time.
+    /// A plan without buffers.
     ///
     /// # Errors
-    /// An entry is missing or damaged, a kernel is native, the device has too little memory.
+    /// An entry is missing or damaged, a kernel is native.
     pub fn new(gpu: &Gpu, plan: &Plan, entries: &dyn Entries) -> Result<Program, Error> {
         let texts = plan.kernels.iter().map(|kernel| match &kernel.code {
             Code::Wgsl { text, .. } => Ok(KernelState::Text(entries.text(text)?.to_owned())),
@@ -44,7 +45,7 @@ impl Program {
             }),
         });
         let kernels = texts.collect::<Result<_, _>>()?;
-        let buffers = upload::create(gpu, &plan.buffers, entries)?;
+        let buffers = vec![None; plan.buffers.len()];
         let descriptor = wgpu::BufferDescriptor {
             label: Some("call"),
             size: CALL_BYTES,
@@ -94,7 +95,7 @@ impl Program {
     }
 
     fn range(&self, range: &Binding) -> Option<wgpu::BufferBinding<'_>> {
-        let buffer = self.buffers.get(range.buffer as usize)?;
+        let buffer = self.buffers.get(range.buffer as usize)?.as_ref()?;
         let end = range.offset.checked_add(range.bytes)?;
         let size = wgpu::BufferSize::new(range.bytes)?;
         (end <= buffer.size()).then_some(wgpu::BufferBinding { buffer, offset: range.offset, size: Some(size) })
@@ -116,11 +117,31 @@ impl Program {
     }
 
     fn buffer(&self, index: usize) -> Result<&wgpu::Buffer, Error> {
-        self.buffers.get(index).ok_or_else(|| Error::Plan { why: format!("there is no buffer {index}") })
+        self.buffers
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| Error::Plan { why: format!("there is no buffer {index}") })
     }
 }
 
 impl crate::device::Program for Program {
+    /// Uploads weights with at most 16 MiB on the way at a time.
+    fn load(&mut self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error> {
+        upload::fill(&self.gpu, &plan.buffers, entries, &mut self.buffers)
+    }
+
+    fn unload(&mut self, plan: &Plan, keep_states: bool) -> Result<(), Error> {
+        self.functions.clear();
+        self.staging = None;
+        for (buffer, place) in plan.buffers.iter().zip(&mut self.buffers) {
+            if !(keep_states && buffer.kind == BufferKind::State) {
+                *place = None;
+            }
+        }
+        // Buffers that nothing refers to are freed when the device is next asked about its work.
+        self.gpu.wait_for_all(|| "release of buffers".to_owned())
+    }
+
     fn max_grid(&self) -> u32 {
         self.gpu.max_grid()
     }

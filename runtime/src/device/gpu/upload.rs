@@ -14,10 +14,17 @@ const CHUNK: usize = 4 << 20;
 /// Chunks that may wait for the device: staging memory is bounded by the product.
 const IN_FLIGHT: usize = 4;
 
-/// Creates a plan's buffers, weights filled. All others read as zero, which WebGPU guarantees of new buffers.
-pub(super) fn create(gpu: &Gpu, buffers: &[Buffer], entries: &dyn Entries) -> Result<Vec<wgpu::Buffer>, Error> {
-    let mut created = Vec::with_capacity(buffers.len());
-    for buffer in buffers {
+/// Creates those of a plan's buffers that are not there, weights filled. All others read as zero, which WebGPU guarantees of
+/// new buffers. After a failure, none of the new ones is there.
+pub(super) fn fill(
+    gpu: &Gpu,
+    buffers: &[Buffer],
+    entries: &dyn Entries,
+    places: &mut [Option<wgpu::Buffer>],
+) -> Result<(), Error> {
+    let missing = || buffers.iter().enumerate().filter(|(index, _)| places.get(*index).is_some_and(Option::is_none));
+    let mut created = Vec::new();
+    for (index, buffer) in missing() {
         let readable = match buffer.kind {
             BufferKind::Weights(_) => wgpu::BufferUsages::empty(),
             _ => wgpu::BufferUsages::COPY_SRC,
@@ -29,10 +36,10 @@ pub(super) fn create(gpu: &Gpu, buffers: &[Buffer], entries: &dyn Entries) -> Re
             mapped_at_creation: false,
         };
         let what = || format!("buffer `{}`", buffer.name);
-        created.push(gpu.guarded(what, buffer.bytes, || gpu.device.create_buffer(&descriptor))?);
+        created.push((index, gpu.guarded(what, buffer.bytes, || gpu.device.create_buffer(&descriptor))?));
     }
     let mut pending = VecDeque::with_capacity(IN_FLIGHT);
-    for (buffer, target) in buffers.iter().zip(&created) {
+    for ((_, buffer), (_, target)) in missing().zip(&created) {
         if let BufferKind::Weights(entry) = &buffer.kind {
             upload(gpu, buffer, entry, entries, target, &mut pending)?;
         }
@@ -41,7 +48,8 @@ pub(super) fn create(gpu: &Gpu, buffers: &[Buffer], entries: &dyn Entries) -> Re
     if let Some(last) = pending.pop_back() {
         gpu.wait(|| "upload of weights".to_owned(), last)?;
     }
-    Ok(created)
+    created.into_iter().for_each(|(index, buffer)| places[index] = Some(buffer));
+    Ok(())
 }
 
 fn upload(

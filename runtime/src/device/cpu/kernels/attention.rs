@@ -12,8 +12,6 @@ use dwindle_bundle::native::{Attention, Columns, Float};
 use super::super::lanes::{LANES, Lanes};
 use super::Run;
 
-pub use one_row::scratch_bytes;
-
 /// A score that is less than any other: of keys that a query does not see.
 const UNSEEN: f32 = -1e30;
 

@@ -1,7 +1,8 @@
 //! Products of quantized rows with 16 rows of a grouped matrix: the loops that everything else waits for.
 
+use dwindle_bundle::Record;
+
 use super::super::lanes::{LANES, Lanes};
-use super::quantize::Record;
 
 /// 16 rows of a matrix.
 #[derive(Clone, Copy)]

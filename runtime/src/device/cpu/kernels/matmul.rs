@@ -3,11 +3,12 @@
 //! A share of the second phase is some blocks of 16 rows. For it, tiles of rows of activations are gone through, and for
 //! each tile all its blocks, so that tile and blocks stay in the second cache.
 
+use dwindle_bundle::Record;
 use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul, Storage, Zero};
 
 use super::super::lanes::isa::Work;
 use super::super::lanes::{LANES, Lanes, math};
-use super::quantize::{self, Record};
+use super::quantize;
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::{Run, borrow, give_back, grouped, norm, plain};
@@ -190,7 +191,7 @@ unsafe fn prepare<L: Lanes>(
             break;
         }
         row[..k].copy_from_slice(&x[t * k..][..k]);
-        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `scratch_bytes`.
+        // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `NativeKernel::scratch_bytes`.
         unsafe {
             if let Some(eps) = spec.rms_norm {
                 norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);

@@ -31,7 +31,7 @@ use super::lanes::isa::{InstructionSet, Work};
 use super::memory::View;
 use super::pool::Member;
 
-pub use needs::{Need, check_call, needs, scratch_bytes};
+pub use needs::{Need, check_call, needs};
 
 /// A kernel and what it is bound to.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct Run<'a> {
     pub call: Call,
     /// The member.
     pub member: &'a Member<'a>,
-    /// Memory of at least [`scratch_bytes`] that all members share.
+    /// Memory of at least [`NativeKernel::scratch_bytes`] that all members share.
     pub scratch: View,
     /// What it is done with; available.
     pub set: InstructionSet,

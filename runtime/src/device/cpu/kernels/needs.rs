@@ -3,10 +3,6 @@
 use dwindle_bundle::Call;
 use dwindle_bundle::native::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::tiles;
-use super::{attention, quantize};
-
 /// What a kernel needs of one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -189,29 +185,5 @@ pub fn check_call(kernel: &NativeKernel, call: Call, bytes: &[usize]) -> Result<
             Err(format!("position {} is beyond a cache of {} rows", end(a.rows), a.kv_rows))
         }
         _ => Ok(()),
-    }
-}
-
-/// Scratch memory that a step needs for calls of at most `max_rows` rows, `tiles` where tile registers are used.
-pub fn scratch_bytes(kernel: &NativeKernel, max_rows: u32, tiles: bool) -> u64 {
-    match kernel {
-        NativeKernel::MatMul(m) => {
-            let rows = u64::from(m.rows.unwrap_or(max_rows));
-            match m.matrix.storage {
-                Storage::Grouped { bits, group, .. } => {
-                    let record = quantize::Record::new(m.matrix.k, bits, group);
-                    let records = rows * record.bytes as u64;
-                    match tiles {
-                        #[cfg(target_arch = "x86_64")]
-                        true => records.max(tiles::bytes(rows, u64::from(m.matrix.k).next_multiple_of(group.into()))),
-                        _ => records,
-                    }
-                }
-                Storage::Plain(_) if m.rms_norm.is_some() => rows * u64::from(m.matrix.k) * 4,
-                Storage::Plain(_) => 0,
-            }
-        }
-        NativeKernel::Attention(a) => attention::scratch_bytes(a),
-        _ => 0,
     }
 }

@@ -9,41 +9,13 @@
 //! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing; `-Σ q` where the matrix's groups have zeros
 //! of their own), and scales.
 
+use dwindle_bundle::Record;
 use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
 
 use super::super::lanes::{LANES, Lanes};
 
-/// Where the parts of a quantized row are, in bytes from its beginning.
-#[derive(Clone, Copy, Debug)]
-pub struct Record {
-    /// Groups of the row.
-    pub groups: usize,
-    /// Values of a group.
-    pub group: usize,
-    /// Groups in one of the matrix.
-    pub split: usize,
-    /// `-zero * Σ q` or `-Σ q`, i32, one for each group.
-    pub sums: usize,
-    /// f32, one for each group.
-    pub scales: usize,
-    /// From one row to the next.
-    pub bytes: usize,
-}
-
-impl Record {
-    /// For rows of `k` values and a matrix of codes of `bits` bits in groups of `group`, at least 1 each.
-    pub fn new(k: u32, bits: u32, group: u32) -> Record {
-        let unit = if bits == 3 { CODES_3BIT as u32 } else { 32 };
-        let split = if group.is_multiple_of(unit) { group / unit } else { 1 };
-        let (group, split) = ((group / split) as usize, split as usize);
-        let groups = (k as usize).div_ceil(group * split) * split;
-        let sums = (groups * group).next_multiple_of(64);
-        let scales = sums + groups * 4;
-        Record { groups, group, split, sums, scales, bytes: (scales + groups * 4).next_multiple_of(64) }
-    }
-}
-
-/// Quantizes a row into a record for codes of `bits` bits, whose sums are multiplied with `-zero`. `x` has the row, then zeros up to whole groups and [`LANES`] more.
+/// Quantizes a row into a record for codes of `bits` bits, whose sums are multiplied with `-zero`. `x` has the row, then zeros up to whole
+/// groups and [`LANES`] more.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; `to` has the record's bytes.

@@ -153,7 +153,7 @@ fn run(kernel: &NativeKernel, call: Call, bindings: &[Vec<u8>], results: &[usize
             }
             let lengths: Vec<usize> = views.iter().map(View::len).collect();
             check_call(kernel, call, &lengths).unwrap();
-            let scratch_memory = Memory::zeroed(scratch_bytes(kernel, call.rows, set.has_tiles()) as usize).unwrap();
+            let scratch_memory = Memory::zeroed(kernel.scratch_bytes(call.rows) as usize).unwrap();
             let step = Step { kernel: kernel.clone(), views };
             let scratch = scratch_memory.whole();
             pool.run(&|member| {

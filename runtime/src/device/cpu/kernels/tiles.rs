@@ -33,11 +33,6 @@ fn depth(values: usize) -> usize {
     values.div_ceil(TILE_DEPTH)
 }
 
-/// Bytes of `rows` rows of activations as tiles.
-pub fn bytes(rows: u64, values: u64) -> u64 {
-    rows.div_ceil(TILE_ROWS as u64).saturating_mul(values.div_ceil(TILE_DEPTH as u64) * TILE_BYTES as u64)
-}
-
 /// Row `t` as bf16 into tiles. `row` has `values` values and zeros up to whole tiles; the order of 3-bit codes is `rows16`'s.
 ///
 /// # Safety

@@ -8,14 +8,8 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::LazyLock;
 
-/// Bytes of a tile in memory, where its rows lie one after the other.
-pub const TILE_BYTES: usize = 1024;
-
-/// Rows of a tile.
-pub const TILE_ROWS: usize = 16;
-
-/// Values of a row of A, and of a column of B.
-pub const TILE_DEPTH: usize = 32;
+/// Sizes of a tile: its rows lie one after the other in memory; `TILE_DEPTH` are the values of a row of A, and of a column of B.
+pub use dwindle_bundle::{TILE_BYTES, TILE_DEPTH, TILE_ROWS};
 
 /// Whether the processor has tiles and bf16 products, and the system lets this process use them.
 pub fn is_available() -> bool {

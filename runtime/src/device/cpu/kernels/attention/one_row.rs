@@ -4,20 +4,12 @@
 //! pieces, each leaves its greatest score, its sum of weights and its weighted sums in scratch memory, and a share of the
 //! second phase adds those of a query, in the order of positions.
 
+use dwindle_bundle::ATTENTION_PIECE as PIECE;
 use dwindle_bundle::native::Attention;
 
 use super::super::super::lanes::{LANES, Lanes, math};
 use super::super::{Run, borrow, give_back};
 use super::{Cache, UNSEEN, query, seen};
-
-/// Positions of a piece, whole tiles of 16.
-const PIECE: usize = 256;
-
-/// Scratch memory for caches of `kv_rows` rows.
-pub fn scratch_bytes(spec: &Attention) -> u64 {
-    let pieces = u64::from(spec.kv_rows).div_ceil(PIECE as u64);
-    pieces.saturating_mul(u64::from(spec.n_heads)).saturating_mul((u64::from(spec.head_dim) + 2) * 4)
-}
 
 /// What is known of a query after a piece: `greatest` score, `total` of weights, then weighted sums.
 struct Query<'a> {

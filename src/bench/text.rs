@@ -1,0 +1,53 @@
+//! A report of `bench` for people.
+
+use serde_json::Value;
+
+/// Prints what was measured.
+pub fn print(report: &Value) {
+    println!("{} on {}", report["model"].as_str().unwrap_or(""), report["device"].as_str().unwrap_or(""));
+    for prefill in report["prefill"].as_array().into_iter().flatten() {
+        println!("  prefill {:>5} {}", prefill["tokens"].to_string(), rate(&prefill["tokens_per_second"]));
+    }
+    let decode = &report["decode"];
+    println!("  decode  {:>5} {}", decode["tokens"].to_string(), rate(&decode["tokens_per_second"]));
+    println!("  {} of weights a token, {} dispatches", mib(&decode["bytes_per_token"]), decode["dispatches_per_token"]);
+    if let (Some(share), Some(bandwidth)) =
+        (report["bandwidth_share"].as_f64(), report["bandwidth_bytes_per_second"].as_f64())
+    {
+        println!("  {:.0} % of the {:.1} GB/s that this machine reads", share * 100.0, bandwidth / 1e9);
+    }
+    let image = &report["image"];
+    if !image.is_null() {
+        println!("  picture: {} each of {} tiles", seconds(&image["seconds_per_tile"]), image["tiles"]);
+        println!("           {} to the first token, {} positions", seconds(&image["turn_seconds"]), image["rows"]);
+    }
+    println!(
+        "  load {:.2} s, first token after {:.2} s",
+        report["load_seconds"].as_f64().unwrap_or(0.0),
+        report["first_token_seconds"].as_f64().unwrap_or(0.0)
+    );
+    println!(
+        "  device memory {}, process peak {}, anonymous {}",
+        mib(&report["device_bytes"]),
+        mib(&report["peak_bytes"]),
+        mib(&report["anonymous_bytes"])
+    );
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or(0.0)
+}
+
+fn rate(value: &Value) -> String {
+    let [min, median, max] = ["min", "median", "max"].map(|key| number(value, key));
+    format!("{median:8.1} tokens/s   ({min:.1} – {max:.1})")
+}
+
+fn seconds(value: &Value) -> String {
+    let [min, median, max] = ["min", "median", "max"].map(|key| number(value, key));
+    format!("{median:.2} s ({min:.2} – {max:.2})")
+}
+
+fn mib(value: &Value) -> String {
+    value.as_u64().map_or("unknown".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0))
+}
