@@ -247,7 +247,7 @@ pub enum Origin {
     /// From model directories, of which `choice` says for each class of tensors which one.
     Quantized { variants: Vec<ModelDir>, choice: BTreeMap<Role, usize> },
     /// From a source that has yet to be quantized as `scheme`.
-    Quantize { source: Source, scheme: Scheme },
+    Quantize { source: Source, scheme: Box<Scheme> },
 }
 
 impl Job<'_> {
@@ -277,12 +277,12 @@ impl Job<'_> {
             let (blueprint, origin) = match source.described(&scheme, method, &|| self.work(), self.bars)? {
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
-                    (blueprint, Origin::Quantized { variants: vec![directory], choice: BTreeMap::new() })
+                    (blueprint, Origin::Quantized { variants: vec![*directory], choice: BTreeMap::new() })
                 }
                 Described::Planned(blueprint, work) => {
                     meanwhile += work.disk();
                     peak_memory = peak_memory.max(work.peak_memory);
-                    (*blueprint, Origin::Quantize { source: source.clone(), scheme: scheme.clone() })
+                    (*blueprint, Origin::Quantize { source: source.clone(), scheme: Box::new(scheme.clone()) })
                 }
             };
             bytes_in += source.bytes()?;

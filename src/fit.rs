@@ -55,7 +55,7 @@ pub fn plan(job: &Job<'_>, budget: Size) -> Result<Planned> {
                 bytes_in += source.bytes()?;
                 meanwhile += model.blueprint.tensor_bytes();
                 peak_memory = peak_memory.max(memory);
-                Origin::Quantize { source: source.clone(), scheme: mixed(candidate, &variants, &choice)? }
+                Origin::Quantize { source: source.clone(), scheme: Box::new(mixed(candidate, &variants, &choice)?) }
             }
         });
     }
@@ -91,8 +91,8 @@ fn groups<'a>(job: &Job<'a>) -> Result<Vec<Group<'a>>> {
                         Some(variants) if variants.iter().any(|(known, _)| known.path() == directory.path()) => {
                             bail!("{} is named twice", directory.path().display())
                         }
-                        Some(variants) => variants.push((directory, blueprint)),
-                        None => groups.push(Group::Quantized(vec![(directory, blueprint)])),
+                        Some(variants) => variants.push((*directory, blueprint)),
+                        None => groups.push(Group::Quantized(vec![(*directory, blueprint)])),
                     }
                     break;
                 }

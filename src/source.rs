@@ -29,7 +29,7 @@ pub enum Source {
 /// What a source is or will be.
 pub enum Described {
     /// It is quantized already.
-    Quantized(ModelDir),
+    Quantized(Box<ModelDir>),
     /// It will be, which takes this.
     Planned(Box<Blueprint>, Work),
 }
@@ -175,7 +175,7 @@ impl Source {
             Source::ModelDir(named) => {
                 let directory = ModelDir::open(&named.path)?;
                 Ok(match directory.scheme() {
-                    Some(_) => Described::Quantized(directory),
+                    Some(_) => Described::Quantized(Box::new(directory)),
                     None => {
                         let model = directory.model.clone();
                         let work = Quantization::open(&directory, scheme, method)?.work().clone();
@@ -188,7 +188,7 @@ impl Source {
                 let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
                 if conversion.packed_as().is_some() {
                     drop(conversion);
-                    return Ok(Described::Quantized(self.converted(work()?, progress)?));
+                    return Ok(Described::Quantized(Box::new(self.converted(work()?, progress)?)));
                 }
                 let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
                 Ok(Described::Planned(Box::new(planned), conversion.work().clone()))

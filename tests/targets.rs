@@ -24,7 +24,7 @@ fn one_bundle_answers_alike_on_each_device() {
     let dwindle = compiled("cpu,vulkan");
     let cpu = answer(&dwindle, "cpu");
     assert!(!cpu.trim().is_empty());
-    assert_eq!(answer(&dwindle, "auto").is_empty(), false);
+    assert!(!answer(&dwindle, "auto").is_empty());
     let told = dwindle.run(&["inspect", "demo.dwindle"]);
     assert!(told.contains("targets cpu, vulkan") && told.contains("target     vulkan"), "{told}");
     let plan = |target: &str| dwindle.run(&["inspect", "demo.dwindle", "--stage", "plan", "--target", target]);

@@ -183,7 +183,8 @@ pub struct Moments<'a>(pub &'a MemoryPlan);
 impl fmt::Display for Moments<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.0.moments.iter().map(|moment| moment.what.len()).max().unwrap_or(0).max("memory while".len());
-        let columns: [(&str, fn(&Moment) -> u64); 8] = [
+        type Part = fn(&Moment) -> u64;
+        let columns: [(&str, Part); 8] = [
             ("weights", |m| m.weights),
             ("caches", |m| m.states),
             ("work", |m| m.work),
