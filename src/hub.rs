@@ -2,7 +2,7 @@
 //!
 //! First ask what there is, then decide, then download:
 //!
-//! ```ignore
+//! ```text
 //! let hub = Hub::from_env()?;
 //! let listing = hub.list("google/gemma-2-2b-it", None)?;          // names, sizes, hashes; one request
 //! let missing = hub.missing_bytes(&listing, &listing.files, &place);
