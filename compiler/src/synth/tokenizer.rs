@@ -34,7 +34,10 @@ pub fn write_tokenizer(config: &Map<String, Value>, directory: &Path) -> Result<
     };
     let (texts, merges) = pairs(plain as usize);
     let free = (0..size).filter(|id| !special.contains_key(id));
-    let vocabulary: Map<String, Value> = texts.into_iter().zip(free.map(Value::from)).collect();
+    let plain = texts.into_iter().zip(free);
+    // Special tokens stand in the vocabulary, too: one that does not would get the next free id, whatever is said beside it.
+    let named = special.iter().map(|(&id, text)| (text.clone(), id));
+    let vocabulary: Map<String, Value> = plain.chain(named).map(|(text, id)| (text, Value::from(id))).collect();
     let added = special.iter().map(|(id, content)| {
         json!({ "id": id, "content": content, "special": true,
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false })
@@ -126,7 +129,8 @@ mod tests {
         let added = tokenizer["added_tokens"].as_array().unwrap();
         let id = |name: &str| added.iter().find(|token| token["content"] == name).map(|token| token["id"].clone());
         assert_eq!((id("<image>"), id("<|end|>")), (Some(151646.into()), Some(151645.into())));
-        assert_eq!(tokenizer["model"]["vocab"].as_object().unwrap().len() + added.len(), 152_000);
+        let vocabulary = tokenizer["model"]["vocab"].as_object().unwrap();
+        assert_eq!((vocabulary.len(), &vocabulary["<image>"]), (152_000, &151646.into()));
         let small = serde_json::from_str(r#"{"vocab_size": 100}"#).unwrap();
         assert!(write_tokenizer(&small, folder.path()).unwrap_err().to_string().contains("too small"));
     }
