@@ -24,9 +24,21 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     let code = code(error);
     if code != INTERRUPTED {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told(error));
     }
     ExitCode::from(code)
+}
+
+/// The error and its causes. Errors that name their cause themselves do not say it twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -24,8 +24,6 @@
 //! where they ended, by the next run too. Environment: `HF_HOME` or `HF_HUB_CACHE` (cache), `HF_ENDPOINT` (another server),
 //! `HF_TOKEN` (gated models), `HF_HUB_OFFLINE` (cache only).
 
-#![allow(dead_code, reason = "files one by one are for conversions that work while shards arrive")]
-
 mod arrivals;
 mod cache;
 mod client;
@@ -297,6 +295,7 @@ fn persistently<T>(stop: &AtomicBool, mut ask: impl FnMut() -> Result<T, client:
 
 #[cfg(test)]
 #[path = "../tests/hub/server.rs"]
+#[allow(dead_code, reason = "the tests of the program ask for more of it")]
 mod server;
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::{Examination, ModelDir, Weights, examine, is_packed};
 use dwindle_compiler::compile::{Stage, inspect};
 use dwindle_compiler::size::Size;
@@ -15,7 +14,7 @@ use serde_json::json;
 use crate::compile::Target;
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
-use crate::source::{Preparation, Source};
+use crate::source::{Preparation, Source, open_bundle};
 
 /// Options of `inspect`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +48,7 @@ pub fn run(options: Options) -> Result<()> {
     let source = Source::resolve(&options.source, revision, &bars)?;
     let text = match &source {
         Source::Bundle(path) => {
-            let bundle = Bundle::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            let bundle = open_bundle(path)?;
             bundle::of_bundle(&bundle, &options)?
         }
         Source::ModelDir(named) if options.stage.is_none() => overview(&ModelDir::open(&named.path)?, options.json)?,

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use dwindle_runtime::Scorer;
 
 use crate::device::{Device, Kind};
 use crate::run::pictures;
+use crate::source::open_bundle;
 
 /// Options of `logits`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub struct Options {
 
 /// Writes the logits.
 pub fn run(options: Options) -> Result<()> {
-    let bundle = Bundle::open(&options.bundle).with_context(|| format!("cannot open {}", options.bundle.display()))?;
+    let bundle = open_bundle(&options.bundle)?;
     let bundle = options.device.select(&bundle, options.kind)?;
     let models = &bundle.manifest().models;
     let names = || models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use dwindle_bundle::Bundle;
 use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert};
 use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
@@ -14,6 +15,15 @@ use dwindle_schemes::Scheme;
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
 use crate::schemes;
+
+/// Opens a bundle; errors name the file.
+pub fn open_bundle(path: &Path) -> Result<Bundle> {
+    let opened = match Bundle::open(path) {
+        Err(dwindle_bundle::Error::Io { source, .. }) => Err(source.into()),
+        opened => opened.map_err(anyhow::Error::from),
+    };
+    opened.with_context(|| format!("cannot open {}", path.display()))
+}
 
 /// Something that holds a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

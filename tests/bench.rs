@@ -139,9 +139,9 @@ fn what_cannot_be_measured_is_refused() {
     check(
         &["a.dwindle", "--target", "cpu"],
         expect![[r#"
-        exit code 3
-        error: cannot open a.dwindle: a.dwindle: No such file or directory (os error 2): No such file or directory (os error 2)
-    "#]],
+            exit code 3
+            error: cannot open a.dwindle: No such file or directory (os error 2)
+        "#]],
     );
     check(
         &["--reps", "0"],
@@ -155,8 +155,8 @@ fn what_cannot_be_measured_is_refused() {
     check(
         &["missing.dwindle"],
         expect![[r#"
-        exit code 3
-        error: cannot open missing.dwindle: missing.dwindle: No such file or directory (os error 2): No such file or directory (os error 2)
-    "#]],
+            exit code 3
+            error: cannot open missing.dwindle: No such file or directory (os error 2)
+        "#]],
     );
 }

@@ -89,9 +89,9 @@ fn files_of_the_wrong_kind() {
     check_failure(
         &["run", &picture, "--prompt", "x"],
         expect![[r#"
-        exit code 3
-        error: not a bundle: it looks like a PNG picture; `dwindle compile` makes bundles (*.dwindle)
-    "#]],
+            exit code 3
+            error: cannot open demo/images/01-square-96.png: not a bundle: it looks like a PNG picture; `dwindle compile` makes bundles (*.dwindle)
+        "#]],
     );
     check_failure(
         &["inspect", &picture],

@@ -16,7 +16,7 @@ use crate::demo;
 use crate::device::Kind;
 use crate::progress::Bars;
 use crate::schemes;
-use crate::source::{Named, Preparation, Source};
+use crate::source::{Named, Preparation, Source, open_bundle};
 
 /// A bundle, and how long opening it took.
 pub struct Subject {
@@ -33,7 +33,7 @@ pub fn open(options: &Options) -> Result<Box<dyn Iterator<Item = Result<Subject>
     if let Some(path) = &options.bundle {
         let (path, device) = (path.clone(), options.device.clone());
         let select = move |target: Option<TargetName>| {
-            let bundle = Bundle::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            let bundle = open_bundle(&path)?;
             match target {
                 Some(target) => Ok(bundle.select(target.name())?),
                 None => device.select(&bundle, Kind::Auto),

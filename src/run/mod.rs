@@ -17,7 +17,7 @@ use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice};
 use crate::compile::{Target, compile_sources};
 use crate::device::{Device, Kind};
 use crate::progress::Bars;
-use crate::source::{Preparation, Source};
+use crate::source::{Preparation, Source, open_bundle};
 use crate::{cache, demo, schemes};
 
 /// Options of `run`.
@@ -129,7 +129,7 @@ fn open(options: &Options) -> Result<Bundle> {
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
     match sources.as_slice() {
         [] => demo::open(&Target::for_device(options.kind, &options.device), &bars),
-        [Source::Bundle(path)] => options.device.select(&Bundle::open(path)?, options.kind),
+        [Source::Bundle(path)] => options.device.select(&open_bundle(path)?, options.kind),
         _ if sources.iter().any(|s| matches!(s, Source::Bundle(_))) => {
             bail!("a bundle stands alone: name one bundle, or several checkpoints or model directories")
         }

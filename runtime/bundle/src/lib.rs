@@ -24,7 +24,7 @@ pub use manifest::*;
 pub use memory::*;
 pub use plan::*;
 pub use reader::{Bundle, SharedEntry};
-pub use record::{ATTENTION_PIECE, Record, TILE_BYTES, TILE_DEPTH, TILE_ROWS, tile_bytes};
+pub use record::{ATTENTION_PIECE, RECORD_ROWS, Record, TILE_BYTES, TILE_DEPTH, TILE_ROWS, tile_bytes};
 pub use room::Room;
 pub use variant::{Variant, VariantModel};
 pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

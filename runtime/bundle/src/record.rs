@@ -5,6 +5,9 @@ use crate::native::{Attention, CODES_3BIT, NativeKernel, Storage};
 /// Positions of the cache that one row's attention goes through at a time, each piece by itself.
 pub const ATTENTION_PIECE: usize = 256;
 
+/// Rows whose records may lie word by word beside each other; their number is rounded up to it.
+pub const RECORD_ROWS: usize = 8;
+
 /// Rows of a tile of activations in bf16.
 pub const TILE_ROWS: usize = 16;
 
@@ -61,7 +64,8 @@ impl NativeKernel {
                     Storage::Grouped { bits, group, .. } => {
                         let record = Record::new(k, bits, group.max(1));
                         let values = (record.groups * record.group) as u64;
-                        rows.saturating_mul(record.bytes as u64).max(tile_bytes(rows, values))
+                        let records = if rows > 1 { rows.next_multiple_of(RECORD_ROWS as u64) } else { rows };
+                        records.saturating_mul(record.bytes as u64).max(tile_bytes(rows, values))
                     }
                     Storage::Plain(_) if product.rms_norm.is_some() => rows.saturating_mul(u64::from(k) * 4),
                     Storage::Plain(_) => 0,

@@ -7,7 +7,7 @@
 //! - `program`: a plan bound to all of these.
 //!
 //! Results do not depend on the number of threads. Weights of 3, 4 and 8 bits are multiplied with activations rounded to 8
-//! bits, see `kernels/quantize.rs`; all else is f32.
+//! bits, see `kernels/matmul/quantize.rs`; all else is f32.
 
 mod kernels;
 pub mod lanes;

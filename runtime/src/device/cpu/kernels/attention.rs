@@ -55,6 +55,16 @@ impl Cache {
         Cache { first: first.wrapping_add(skipped), float: spec.kv, stride: view.stride as usize, width }
     }
 
+    /// Asks for a row, which need not be there.
+    #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(&self, row: usize) {
+        let first = self.first.wrapping_add(row * self.stride * self.float.bytes());
+        for byte in (0..self.width * self.float.bytes()).step_by(64) {
+            // SAFETY: the caller has the instruction set; prefetches never fault.
+            unsafe { L::prefetch(first.wrapping_add(byte)) };
+        }
+    }
+
     /// Sixteen values of a row from column `column` on, zeros beyond its width.
     #[inline(always)]
     unsafe fn load<L: Lanes>(&self, row: usize, column: usize) -> L::F {

@@ -7,21 +7,15 @@
 
 mod attention;
 mod elementwise;
-mod grouped;
+mod local;
 mod matmul;
 mod needs;
 mod norm;
-mod plain;
-mod quantize;
 mod rope;
 mod rows;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 
 #[cfg(test)]
 mod tests;
-
-use std::cell::Cell;
 
 use dwindle_bundle::Call;
 use dwindle_bundle::native::{self, NativeKernel};
@@ -31,6 +25,7 @@ use super::lanes::isa::{InstructionSet, Work};
 use super::memory::View;
 use super::pool::Member;
 
+use local::borrow;
 pub use needs::{Need, check_call, needs};
 
 /// A kernel and what it is bound to.
@@ -54,23 +49,6 @@ pub struct Run<'a> {
     pub scratch: View,
     /// What it is done with; available.
     pub set: InstructionSet,
-}
-
-thread_local! {
-    /// Memory of this thread that kernels reuse from share to share.
-    static LOCAL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Zeroed memory of this thread; give it back with [`give_back`].
-fn borrow(values: usize) -> Vec<f32> {
-    let mut local = LOCAL.take();
-    local.clear();
-    local.resize(values, 0.0);
-    local
-}
-
-fn give_back(local: Vec<f32>) {
-    LOCAL.set(local);
 }
 
 impl Run<'_> {

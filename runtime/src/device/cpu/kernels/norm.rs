@@ -3,7 +3,7 @@
 use dwindle_bundle::native::Norm;
 
 use super::super::lanes::{LANES, Lanes};
-use super::{Run, borrow, give_back};
+use super::{Run, borrow};
 
 /// Σ (x - mean)², sixteen sums first.
 ///
@@ -94,5 +94,4 @@ pub unsafe fn run<L: Lanes>(spec: &Norm, run: &Run<'_>) {
             }
         }
     }
-    give_back(row);
 }

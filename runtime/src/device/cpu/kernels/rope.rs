@@ -3,7 +3,7 @@
 use dwindle_bundle::native::{Rope, RopeWriteKv};
 
 use super::super::lanes::Lanes;
-use super::{Run, borrow, give_back, rows};
+use super::{Run, borrow, rows};
 
 /// cos then sin of the angles of a position, times `magnitude`.
 fn angles(position: u64, frequencies: &[f32], magnitude: f32, out: &mut [f32]) {
@@ -53,7 +53,6 @@ pub unsafe fn rope_write_kv<L: Lanes>(spec: &RopeWriteKv, run: &Run<'_>) {
             rows::store::<L>(spec.state, run.pointer(4), at, &row[q_columns + kv_columns..]);
         }
     }
-    give_back(local);
 }
 
 /// Rotation of whole rows.
@@ -80,5 +79,4 @@ pub unsafe fn rope(spec: &Rope, run: &Run<'_>) {
             run.pointer::<f32>(2).add(t * columns).copy_from_nonoverlapping(row.as_ptr(), columns);
         }
     }
-    give_back(local);
 }

@@ -311,7 +311,7 @@ fn check_product(spec: MatMul, stored: &Stored, rows: usize, random: &mut Random
 fn products_of_every_format_and_odd_shape() {
     let mut random = Random(1);
     for storage in formats() {
-        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300), (150, 1100)] {
+        for (n, k) in [(1, 1), (2, 40), (16, 32), (63, 65), (33, 300), (150, 1100), (20, 7001)] {
             let stored = stored(storage, n, k, &mut random);
             for rows in [1, 2, 9, 32, 65] {
                 check_product(matmul(stored.matrix), &stored, rows, &mut random);

@@ -6,7 +6,7 @@
 use dwindle_bundle::native::Attention;
 
 use super::super::super::lanes::{LANES, Lanes, math};
-use super::super::{Run, borrow, give_back};
+use super::super::{Run, borrow};
 use super::{Cache, UNSEEN, query, seen};
 
 /// Queries of a share: two registers of 16 lanes.
@@ -56,20 +56,18 @@ pub unsafe fn run<L: Lanes>(spec: &Attention, run: &Run<'_>, rows: usize) {
         if share >= shares * kv_heads {
             break;
         }
-        // The last rows see most: beginning with them leaves small shares for the end.
-        let (head, first) = (share % kv_heads, (shares - 1 - share / kv_heads) * QUERIES);
+        // Keys and values of a head stay in the second cache for all of its shares. The last rows see most: beginning with them
+        // leaves small shares for the end.
+        let (head, first) = (share / shares, (shares - 1 - share % shares) * QUERIES);
         let count = QUERIES.min(queries - first);
         // Query i is row i / per_head, head i % per_head of those that share the key head; the last one fills the lanes.
         let place = |i: usize| {
             let query = first + i.min(count - 1);
             (query / per_head, head * per_head + query % per_head)
         };
-        for i in 0..QUERIES {
-            let (row, head) = place(i);
-            for (column, x) in query(spec, run, row, head).iter().enumerate() {
-                tile.q[column * QUERIES + i] = x * spec.scale;
-            }
-        }
+        let queries: [&[f32]; QUERIES] = std::array::from_fn(|i| query(spec, run, place(i).0, place(i).1));
+        // SAFETY: the caller has the instruction set.
+        unsafe { into_columns::<L>(&queries, spec.scale, tile.q) };
         tile.sums.fill(0.0);
         tile.totals.fill(0.0);
         tile.greatest.fill(UNSEEN);
@@ -80,17 +78,99 @@ pub unsafe fn run<L: Lanes>(spec: &Attention, run: &Run<'_>, rows: usize) {
             let caches = (Cache::new(spec, run, 1, spec.k, head), Cache::new(spec, run, 2, spec.v, head));
             attend::<L>(spec, caches, &mut tile, &ranges);
         }
-        for i in 0..count {
+        let to: [*mut f32; QUERIES] = std::array::from_fn(|i| {
             let (row, head) = place(i);
-            let factor = tile.totals[i].recip();
-            for column in 0..width {
-                let value = tile.sums[column * QUERIES + i] * factor;
-                // SAFETY: this query's part of y belongs to this share.
-                unsafe { run.pointer::<f32>(3).add((row * heads + head) * width + column).write(value) };
+            run.pointer::<f32>(3).wrapping_add((row * heads + head) * width)
+        });
+        // SAFETY: the queries' parts of y belong to this share.
+        unsafe { into_rows::<L>(&tile, width, &to[..count]) };
+    }
+}
+
+/// Where 16 columns begin that together are all of `width`: the last may be some that were there before.
+fn sixteens(width: usize) -> impl Iterator<Item = usize> {
+    (0..width).step_by(LANES).map(move |column| column.min(width - LANES))
+}
+
+/// Turns queries into columns `[width, 32]`, scaled.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+unsafe fn into_columns<L: Lanes>(queries: &[&[f32]; QUERIES], scale: f32, columns: &mut [f32]) {
+    let width = queries[0].len();
+    if width < LANES {
+        for (i, query) in queries.iter().enumerate() {
+            for (column, x) in query.iter().enumerate() {
+                columns[column * QUERIES + i] = x * scale;
+            }
+        }
+        return;
+    }
+    for column in sixteens(width) {
+        for half in [0, LANES] {
+            // SAFETY: columns up to `width` are within the queries and the columns.
+            unsafe {
+                let mut square = [L::splat(0.0); LANES];
+                for (i, row) in square.iter_mut().enumerate() {
+                    *row = L::mul(L::load(queries[half + i].as_ptr().add(column)), L::splat(scale));
+                }
+                transpose::<L>(&mut square);
+                for (j, &values) in square.iter().enumerate() {
+                    L::store(columns.as_mut_ptr().add((column + j) * QUERIES + half), values);
+                }
             }
         }
     }
-    give_back(local);
+}
+
+/// Writes the first of a tile's queries to where they belong: their sums divided by their totals.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; every place has `width` values.
+#[inline(always)]
+unsafe fn into_rows<L: Lanes>(tile: &Tile<'_>, width: usize, to: &[*mut f32]) {
+    if width < LANES {
+        for (i, to) in to.iter().enumerate() {
+            let factor = tile.totals[i].recip();
+            for column in 0..width {
+                // SAFETY: the caller's promise.
+                unsafe { to.add(column).write(tile.sums[column * QUERIES + i] * factor) };
+            }
+        }
+        return;
+    }
+    for column in sixteens(width) {
+        for (half, to) in to.chunks(LANES).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut square = [L::splat(0.0); LANES];
+                for (j, values) in square.iter_mut().enumerate() {
+                    *values = L::load(tile.sums.as_ptr().add((column + j) * QUERIES + half * LANES));
+                }
+                transpose::<L>(&mut square);
+                for ((to, &row), total) in to.iter().zip(&square).zip(&tile.totals[half * LANES..]) {
+                    L::store(to.add(column), L::mul(row, L::splat(total.recip())));
+                }
+            }
+        }
+    }
+}
+
+/// Swaps rows and columns: each round moves the lowest bit of the columns to the top of the rows, and that of the rows to the
+/// top of the columns.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+unsafe fn transpose<L: Lanes>(square: &mut [L::F; LANES]) {
+    for _ in 0..LANES.ilog2() {
+        let rows = *square;
+        for j in 0..LANES / 2 {
+            // SAFETY: the caller's promise.
+            (square[j], square[j + LANES / 2]) = unsafe { L::deinterleave(rows[2 * j], rows[2 * j + 1]) };
+        }
+    }
 }
 
 /// Goes through all tiles that some query of the share sees.
@@ -101,7 +181,8 @@ unsafe fn attend<L: Lanes>(
     tile: &mut Tile<'_>,
     ranges: &[std::ops::Range<usize>; QUERIES],
 ) {
-    let padded = (spec.head_dim as usize).next_multiple_of(LANES);
+    let width = spec.head_dim as usize;
+    let padded = width.next_multiple_of(LANES);
     // Rows are in order: the first sees from the earliest position on, the last to the latest.
     let (first, last) = (&ranges[0], &ranges[QUERIES - 1]);
     for at in (first.start / KEYS * KEYS..last.end).step_by(KEYS) {
@@ -109,7 +190,12 @@ unsafe fn attend<L: Lanes>(
         // SAFETY: positions up to the end are within k and v; all other memory is this thread's.
         unsafe {
             for key in 0..KEYS {
-                for column in (0..padded).step_by(LANES) {
+                // Rows are far from each other, so that nothing but this asks for the next ones in time.
+                k.prefetch::<L>(at + KEYS + key);
+                v.prefetch::<L>(at + KEYS + key);
+                for column in (0..width).step_by(LANES) {
+                    // What is beyond the width was zero from the beginning.
+                    let column = if width < LANES { column } else { column.min(width - LANES) };
                     let (k, v) = match key < there {
                         true => (k.load::<L>(at + key, column), v.load::<L>(at + key, column)),
                         false => (L::splat(0.0), L::splat(0.0)),

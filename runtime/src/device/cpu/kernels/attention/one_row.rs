@@ -8,7 +8,7 @@ use dwindle_bundle::ATTENTION_PIECE as PIECE;
 use dwindle_bundle::native::Attention;
 
 use super::super::super::lanes::{LANES, Lanes, math};
-use super::super::{Run, borrow, give_back};
+use super::super::{Run, borrow};
 use super::{Cache, UNSEEN, query, seen};
 
 /// What is known of a query after a piece: `greatest` score, `total` of weights, then weighted sums.
@@ -94,7 +94,6 @@ pub unsafe fn run<L: Lanes>(spec: &Attention, run: &Run<'_>) {
             }
         }
     }
-    give_back(local);
 }
 
 /// Goes through `positions` for at most `Q` of the `left` query heads from `head` on; gives how many they were.

@@ -1,8 +1,10 @@
 //! Products of quantized rows with 16 rows of a grouped matrix: the loops that everything else waits for.
 
+use std::ops::Range;
+
 use dwindle_bundle::Record;
 
-use super::super::lanes::{LANES, Lanes};
+use super::super::super::lanes::{LANES, Lanes};
 
 /// 16 rows of a matrix.
 #[derive(Clone, Copy)]
@@ -58,13 +60,13 @@ const NEAR: usize = 1024;
 /// The same for scales, of which there are fewer bytes.
 const FAR_SCALES: usize = 2048;
 
-/// The sums of 16 rows with each of `R` quantized rows. `WORDS` are those of a group, or 0 where they vary. `MORE` unless
-/// the matrix has a constant zero and the record's groups.
+/// Adds the products of 16 rows with each of `R` quantized rows to `out`, those of `groups`, which begins where a group of the matrix does. `WORDS` are
+/// those of a group, or 0 where they vary. `MORE` unless the matrix has a constant zero and the record's groups.
 ///
 /// `x` holds the records of the rows word by word: word i of row r at `i * R + r`, so that one address serves all rows.
 ///
 /// For each group, 32-bit sums of codes times q begin at `-zero * Σ q`; as f32 they are multiplied with both scales and
-/// added, group by group in order. Zeros of groups are multiplied with `-Σ q` and added to the sums as f32. How many rows are done at once changes nothing for any of them.
+/// added, group by group in order. Zeros of groups are multiplied with `-Σ q` and added to the sums as f32. How many rows or groups are done at once changes nothing for any of them.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; block and records are as large as `record` says.
@@ -74,15 +76,23 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
     block: Block,
     record: Record,
     x: *const u8,
+    groups: Range<usize>,
+    mut out: [L::F; R],
 ) -> [L::F; R] {
     // SAFETY: every access is within block and records, by the caller's promise; prefetches may be beyond.
     unsafe {
         let words = if WORDS > 0 { WORDS } else { block.words };
-        let mut out = [L::splat(0.0); R];
-        let mut codes = block.codes;
-        let mut at = 0;
-        let (mut scales, mut left) = (block.scales, record.split);
-        for g in 0..record.groups {
+        let mut codes = block.codes.add(groups.start * words * LANES);
+        let mut at = groups.start * record.group;
+        let (mut scales, mut left) =
+            (block.scales.add(groups.start / record.split * block.group_bytes()), record.split);
+        for g in groups {
+            if R == 1 {
+                L::prefetch_far(scales.wrapping_add(FAR_SCALES));
+            }
+            // The branch on their width stands before the products: behind it the compiler would put all of these, but none
+            // of their loads, which then need more registers than there are.
+            let scale = block.floats::<L>(scales);
             let start = |r: usize| x.add(R * record.sums).cast::<i32>().add(g * R + r).read();
             let mut sums = [L::splat_word(0); R];
             if !MORE || !block.stored_zeros {
@@ -124,10 +134,6 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                     }
                 }
             }
-            if R == 1 {
-                L::prefetch_far(scales.wrapping_add(FAR_SCALES));
-            }
-            let scale = block.floats::<L>(scales);
             let mut sums = sums.map(|sums| L::to_f32(sums));
             if MORE && block.stored_zeros {
                 let zero = block.floats::<L>(scales.add(block.lanes_bytes()));

@@ -12,11 +12,12 @@ use std::arch::x86_64::*;
 
 use dwindle_bundle::native::{BLOCK_ROWS, CODES_3BIT, MatMul, ORDER_3BIT};
 
-use super::super::lanes::LANES;
-use super::super::lanes::amx::{TILE_BYTES, TILE_DEPTH, TILE_ROWS, Tiles};
-use super::super::lanes::avx512::Avx512;
-use super::matmul::{Bound, finish};
-use super::{Run, borrow, give_back, grouped};
+use super::super::super::lanes::LANES;
+use super::super::super::lanes::amx::{TILE_BYTES, TILE_DEPTH, TILE_ROWS, Tiles};
+use super::super::super::lanes::avx512::Avx512;
+use super::block::Block;
+use super::finish::finish;
+use super::{Bound, Run, borrow};
 
 /// Rows from which on unpacking the matrix to bf16 is worth it.
 pub const LEAST_ROWS: usize = 24;
@@ -89,7 +90,7 @@ pub struct Product<'a> {
     /// Values of a group.
     pub group: usize,
     /// The matrix.
-    pub all: grouped::Block,
+    pub all: Block,
 }
 
 impl Product<'_> {
@@ -108,13 +109,12 @@ impl Product<'_> {
         let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
         let share = share_blocks(blocks, run.member.members());
         let panel_bytes = SHARE_BLOCKS * piece_depth * TILE_BYTES;
-        let mut local = borrow((panel_bytes + row_tiles * SHARE_BLOCKS * TILE_BYTES) / 4 + 16);
-        let start = local.as_ptr().cast::<u8>().align_offset(64);
+        let mut local = borrow((panel_bytes + row_tiles * SHARE_BLOCKS * TILE_BYTES) / 4);
         let x = run.scratch.address();
         // SAFETY: the panel has a piece of every block of a share, the sums a tile for each tile of rows and each block; operands
         // are as large as the caller promises.
         unsafe {
-            let panel = local.as_mut_ptr().cast::<u8>().add(start);
+            let panel = local.as_mut_ptr().cast::<u8>();
             let sums = panel.add(panel_bytes);
             let tiles = Tiles::configure();
             loop {
@@ -126,7 +126,7 @@ impl Product<'_> {
                 for from in (0..depth).step_by(piece_depth) {
                     let length = piece_depth.min(depth - from);
                     for index in 0..count {
-                        let block = grouped::Block {
+                        let block = Block {
                             codes: all.codes.add((first_block + index) * groups * all.words * LANES),
                             scales: all.scales.add((first_block + index) * groups * LANES * all.scale_bytes()),
                             ..all
@@ -161,7 +161,6 @@ impl Product<'_> {
                 }
             }
         }
-        give_back(local);
     }
 }
 
@@ -193,14 +192,7 @@ unsafe fn finish_tile(
 /// Columns `first` to `first + 32 depth` of a block as tiles of bf16; zeros where there are no more.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,f16c")]
-unsafe fn unpack<const BITS: u32>(
-    block: grouped::Block,
-    group: usize,
-    groups: usize,
-    first: usize,
-    depth: usize,
-    to: *mut u8,
-) {
+unsafe fn unpack<const BITS: u32>(block: Block, group: usize, groups: usize, first: usize, depth: usize, to: *mut u8) {
     let values = match BITS {
         3 => CODES_3BIT,
         4 => 8,

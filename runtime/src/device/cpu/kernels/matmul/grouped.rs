@@ -1,0 +1,136 @@
+//! The second phase for codes and activations of 8 bits: shares, tiles of rows and pieces of columns.
+
+use dwindle_bundle::Record;
+use dwindle_bundle::native::{BLOCK_ROWS, MatMul};
+
+use super::super::super::lanes::isa::Work;
+use super::super::super::lanes::{LANES, Lanes};
+use super::block::{self, Block};
+use super::finish::finish;
+use super::{Bound, Run, borrow, share_blocks};
+
+/// Bytes of a tile's activations that a share goes through for all of its blocks before it goes on: half of a first cache.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// The second phase for codes.
+pub struct Grouped<'a> {
+    pub spec: &'a MatMul,
+    pub bound: &'a Bound,
+    pub run: &'a Run<'a>,
+    pub rows: usize,
+    pub record: Record,
+    pub all: Block,
+}
+
+impl Grouped<'_> {
+    /// Does the shares that this member gets, of codes of `bits` bits; the first phase is done.
+    pub fn run(self, bits: u32) {
+        let set = self.run.set;
+        // What the built-in schemes use is compiled for itself.
+        match (bits, self.all.words, self.all.stored_zeros || self.record.split > 1) {
+            (3, 4, false) => set.run(&GroupedOf::<3, 4, false>(self)),
+            (4, 4, false) => set.run(&GroupedOf::<4, 4, false>(self)),
+            (8, 8, false) => set.run(&GroupedOf::<8, 8, false>(self)),
+            (4, 4, true) => set.run(&GroupedOf::<4, 4, true>(self)),
+            (3, ..) => set.run(&GroupedOf::<3, 0, true>(self)),
+            (4, ..) => set.run(&GroupedOf::<4, 0, true>(self)),
+            _ => set.run(&GroupedOf::<8, 0, true>(self)),
+        }
+    }
+}
+
+/// Of so many bits, with so many words a group; `MORE` as in [`block::tile`].
+struct GroupedOf<'a, const BITS: u32, const WORDS: usize, const MORE: bool>(Grouped<'a>);
+
+impl<const BITS: u32, const WORDS: usize, const MORE: bool> Work for GroupedOf<'_, BITS, WORDS, MORE> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self) {
+        let Grouped { spec, bound, run, rows, record, all } = self.0;
+        // SAFETY: as in the first phase, which is done.
+        unsafe { grouped_blocks::<L, BITS, WORDS, MORE>(spec, bound, run, rows, record, all) };
+    }
+}
+
+#[inline(always)]
+unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MORE: bool>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    record: Record,
+    all: Block,
+) {
+    // SAFETY: blocks and records are within their bindings and the scratch memory.
+    unsafe {
+        let x = run.scratch.cells::<u8>().as_ptr() as *const u8;
+        let block = |index: usize| Block {
+            codes: all.codes.add(index * record.groups * all.words * LANES),
+            scales: all.scales.add(index * (record.groups / record.split) * all.group_bytes()),
+            ..all
+        };
+        let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
+        let share = share_blocks(blocks, run.member.members(), record.groups * all.words * 64);
+        loop {
+            let first = run.member.take() * share;
+            if first >= blocks {
+                return;
+            }
+            let last = blocks.min(first + share);
+            if rows == 1 {
+                for index in first..last {
+                    let none = [L::splat(0.0)];
+                    let sums = block::tile::<L, BITS, WORDS, 1, MORE>(block(index), record, x, 0..record.groups, none);
+                    finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
+                }
+            } else if L::ROWS == 8 {
+                grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, first..last, block, x);
+            } else {
+                grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, first..last, block, x);
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the body of one loop, once for each number of rows")]
+#[inline(always)]
+unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize, const MORE: bool>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    record: Record,
+    blocks: std::ops::Range<usize>,
+    block: impl Fn(usize) -> Block,
+    x: *const u8,
+) {
+    // Groups of the matrix are not cut.
+    let splits = record.groups / record.split;
+    let most = (PIECE_BYTES / (R * record.split * (record.group + 8))).max(1);
+    let piece = splits.div_ceil(splits.div_ceil(most).max(1)) * record.split;
+    let mut local = borrow(blocks.len() * R * LANES);
+    for t in (0..rows).step_by(R) {
+        for from in (0..record.groups).step_by(piece) {
+            let to = record.groups.min(from + piece);
+            for (index, partial) in blocks.clone().zip(local.chunks_exact_mut(R * LANES)) {
+                // SAFETY: the caller's promise; partial sums are this thread's.
+                unsafe {
+                    let mut sums = [L::splat(0.0); R];
+                    if from > 0 {
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            *sums = L::load(partial.as_ptr().add(r * LANES));
+                        }
+                    }
+                    let x = x.add(t * record.bytes);
+                    let sums = block::tile::<L, BITS, WORDS, R, MORE>(block(index), record, x, from..to, sums);
+                    if to == record.groups {
+                        finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
+                        continue;
+                    }
+                    for (r, &sums) in sums.iter().enumerate() {
+                        L::store(partial.as_mut_ptr().add(r * LANES), sums);
+                    }
+                }
+            }
+        }
+    }
+}

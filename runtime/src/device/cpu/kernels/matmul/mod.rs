@@ -1,0 +1,99 @@
+//! Matrix products: activations are prepared row by row, then 16 rows of the matrix at a time are multiplied.
+//!
+//! A share of the second phase is some blocks of 16 rows. For it, tiles of rows of activations are gone through, and for
+//! each tile all its blocks, so that blocks stay in the second cache. Where a tile's rows are long, a piece of their columns is done
+//! for all blocks before the next, so that it stays in the first.
+
+mod block;
+mod finish;
+mod grouped;
+mod plain;
+mod prepare;
+mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
+use dwindle_bundle::Record;
+use dwindle_bundle::native::{Float, MatMul, Storage, Zero};
+
+use super::{Run, borrow, norm};
+use block::Block;
+use grouped::Grouped;
+use plain::Plain;
+use prepare::{Prepare, Prepared};
+
+/// Bytes of weights that a share goes through again for each tile of activations.
+const SHARE_BYTES: usize = 512 << 10;
+
+/// Bindings by role; optional ones are 0 where they are absent.
+pub struct Bound {
+    scales: usize,
+    norm: usize,
+    bias: usize,
+    residual: usize,
+    y: usize,
+}
+
+fn bindings(spec: &MatMul) -> Bound {
+    let mut next = 1;
+    let mut optional = |there: bool| {
+        next += usize::from(there);
+        if there { next } else { 0 }
+    };
+    let scales = optional(matches!(spec.matrix.storage, Storage::Grouped { .. }));
+    let norm = optional(spec.rms_norm.is_some());
+    let bias = optional(spec.bias);
+    let residual = optional(spec.residual);
+    Bound { scales, norm, bias, residual, y: optional(true) }
+}
+
+/// The kernel.
+pub fn run(spec: &MatMul, run: &Run<'_>) {
+    let bound = bindings(spec);
+    let (rows, k) = (run.rows(spec.rows), spec.matrix.k as usize);
+    let prepare = |padded, prepared| run.set.run(&Prepare { spec, bound: &bound, run, rows, padded, prepared });
+    match spec.matrix.storage {
+        Storage::Grouped { bits, group, scale, zero } => {
+            let record = Record::new(spec.matrix.k, bits, group);
+            let values = record.groups * record.group;
+            let all = Block {
+                codes: run.pointer::<u32>(1),
+                scales: run.pointer::<u8>(bound.scales),
+                half_scales: scale == Float::F16,
+                stored_zeros: zero == Zero::Stored,
+                words: record.group / (32 / bits) as usize,
+            };
+            let more = all.stored_zeros || record.split > 1;
+            #[cfg(target_arch = "x86_64")]
+            if run.set.has_tiles() && zero == Zero::Centered && !more && rows >= tiles::LEAST_ROWS {
+                prepare(values, Prepared::Tiled { bits, values });
+                let product = tiles::Product { spec, bound: &bound, run, rows, group: record.group, all };
+                // SAFETY: `has_tiles` is true only where tiles are available; sizes are those that `needs` asks for.
+                return unsafe {
+                    match bits {
+                        3 => product.run::<3>(),
+                        4 => product.run::<4>(),
+                        _ => product.run::<8>(),
+                    }
+                };
+            }
+            prepare(values, Prepared::Quantized(record, bits, zero.constant(bits).unwrap_or(1) as i32));
+            Grouped { spec, bound: &bound, run, rows, record, all }.run(bits);
+        }
+        Storage::Plain(float) => {
+            let x = match spec.rms_norm {
+                Some(_) => {
+                    prepare(k, Prepared::Plain);
+                    run.scratch.address().cast()
+                }
+                None => run.pointer::<f32>(0).cast_const(),
+            };
+            Plain { spec, bound: &bound, run, rows, x }.run(float);
+        }
+    }
+}
+
+/// Blocks of a share, where one has `bytes` bytes.
+fn share_blocks(blocks: usize, members: usize, bytes: usize) -> usize {
+    (SHARE_BYTES / bytes.max(1)).min(blocks.div_ceil(members * 4)).max(1)
+}

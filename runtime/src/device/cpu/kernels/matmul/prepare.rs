@@ -1,0 +1,101 @@
+//! The first phase: rows of activations are normalised, then laid out as the second phase reads them.
+
+use dwindle_bundle::Record;
+use dwindle_bundle::native::MatMul;
+
+use super::super::super::lanes::isa::Work;
+use super::super::super::lanes::{LANES, Lanes};
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+use super::{Bound, Run, borrow, norm, quantize};
+
+/// What the first phase makes of a row of activations.
+#[derive(Clone, Copy)]
+pub enum Prepared {
+    /// f32, side by side.
+    Plain,
+    /// A record for codes of so many bits, with this zero.
+    Quantized(Record, u32, i32),
+    /// bf16 tiles, of `values` values a row, for codes of `bits` bits.
+    #[cfg(target_arch = "x86_64")]
+    Tiled { bits: u32, values: usize },
+}
+
+/// The first phase.
+pub struct Prepare<'a> {
+    pub spec: &'a MatMul,
+    pub bound: &'a Bound,
+    pub run: &'a Run<'a>,
+    pub rows: usize,
+    pub padded: usize,
+    pub prepared: Prepared,
+}
+
+impl Work for Prepare<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self) {
+        // SAFETY: the caller has the instruction set; `Program` checked the views.
+        unsafe { prepare::<L>(self.spec, self.bound, self.run, self.rows, self.padded, self.prepared) };
+    }
+}
+
+/// First phase: rows are normalised if asked, then stored as `prepared` says; `padded` values of a row are used.
+#[inline(always)]
+unsafe fn prepare<L: Lanes>(
+    spec: &MatMul,
+    bound: &Bound,
+    run: &Run<'_>,
+    rows: usize,
+    padded: usize,
+    prepared: Prepared,
+) {
+    let k = spec.matrix.k as usize;
+    let x = run.read::<f32>(0);
+    let scratch = run.scratch;
+    let values = padded.next_multiple_of(2 * LANES) + LANES;
+    // Records of a tile's rows lie word by word beside each other: they are made by one share.
+    let (rows_of_share, record_words) = match prepared {
+        Prepared::Quantized(record, ..) if rows > 1 => (L::ROWS, record.bytes / 4),
+        _ => (1, 0),
+    };
+    let mut local = borrow(values + record_words);
+    let (row, words) = local.split_at_mut(values);
+    loop {
+        let first = run.member.take() * rows_of_share;
+        if first >= rows {
+            break;
+        }
+        for t in first..first + rows_of_share {
+            // The last tile is filled with its last row, whose further results are dropped.
+            let from = t.min(rows - 1);
+            row[..k].copy_from_slice(&x[from * k..][..k]);
+            // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `NativeKernel::scratch_bytes`.
+            unsafe {
+                if let Some(eps) = spec.rms_norm {
+                    norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);
+                }
+                let to = scratch.cells::<u8>().as_ptr() as *mut u8;
+                match prepared {
+                    Prepared::Quantized(record, bits, zero) if rows == 1 => {
+                        quantize::quantize::<L>(record, bits, zero, row, to);
+                    }
+                    Prepared::Quantized(record, bits, zero) => {
+                        quantize::quantize::<L>(record, bits, zero, row, words.as_mut_ptr().cast());
+                        let to = to.add(first * record.bytes).cast::<f32>().add(t - first);
+                        for (i, &word) in words.iter().enumerate() {
+                            to.add(i * L::ROWS).write(word);
+                        }
+                    }
+                    Prepared::Plain => to.cast::<f32>().add(t * k).copy_from_nonoverlapping(row.as_ptr(), k),
+                    #[cfg(target_arch = "x86_64")]
+                    Prepared::Tiled { bits, values } => {
+                        tiles::store_row(bits, values, row, t, to);
+                        // Order of columns was changed beyond those that the next row overwrites.
+                        row[k..].fill(0.0);
+                    }
+                }
+            }
+        }
+    }
+    run.member.barrier();
+}
