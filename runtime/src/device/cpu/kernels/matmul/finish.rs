@@ -39,8 +39,12 @@ pub unsafe fn finish<L: Lanes, const R: usize>(
                     let mut out = [0.0; LANES];
                     L::store(out.as_mut_ptr(), value);
                     let column = block * (BLOCK_ROWS / 2);
-                    for (r, out) in (r..rows).zip(out.chunks_exact(BLOCK_ROWS / 2)) {
-                        put(spec, bound, run, t + r, column, &out[..there / 2]);
+                    for (r, out) in (r..rows).zip(out.as_chunks::<{ BLOCK_ROWS / 2 }>().0) {
+                        match there {
+                            // A known length needs no call.
+                            BLOCK_ROWS => put(spec, bound, run, t + r, column, out),
+                            _ => put(spec, bound, run, t + r, column, &out[..there / 2]),
+                        }
                     }
                 }
             }
@@ -52,7 +56,10 @@ pub unsafe fn finish<L: Lanes, const R: usize>(
                     };
                     let mut out = [0.0; LANES];
                     L::store(out.as_mut_ptr(), capped::<L>(spec, value));
-                    put(spec, bound, run, t + r, block * BLOCK_ROWS, &out[..there]);
+                    match there {
+                        BLOCK_ROWS => put(spec, bound, run, t + r, block * BLOCK_ROWS, &out),
+                        _ => put(spec, bound, run, t + r, block * BLOCK_ROWS, &out[..there]),
+                    }
                 }
             }
         }
@@ -76,10 +83,12 @@ unsafe fn put(spec: &MatMul, bound: &Bound, run: &Run<'_>, t: usize, column: usi
     unsafe {
         let y = run.pointer::<f32>(bound.y).add(at);
         if spec.residual {
+            // All is read before anything is written, as both may be the same.
+            let mut sums = [0.0; LANES];
             let residual = run.pointer::<f32>(bound.residual).add(at);
-            for (i, value) in values.iter().enumerate() {
-                y.add(i).write(value + residual.add(i).read());
-            }
+            sums.as_mut_ptr().copy_from_nonoverlapping(residual, values.len());
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            y.copy_from_nonoverlapping(sums.as_ptr(), values.len());
         } else {
             y.copy_from_nonoverlapping(values.as_ptr(), values.len());
         }

@@ -35,25 +35,88 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: i32, x: &[f32]
             for chunk in values.chunks_exact(LANES) {
                 greatest = L::max(greatest, L::abs(L::load(chunk.as_ptr())));
             }
-            let mut lanes = [0.0_f32; LANES];
-            L::store(lanes.as_mut_ptr(), greatest);
             let rest = values.chunks_exact(LANES).remainder();
-            let greatest = lanes.iter().chain(rest).fold(0.0_f32, |most, x| most.max(x.abs()));
+            let greatest = rest.iter().fold(of_lanes::<L>(greatest), |most, x| most.max(x.abs()));
             // Values so small that their scale's inverse is infinite are 0.
             let inverse = if greatest > 1e-30 { 127.0 / greatest } else { 0.0 };
-            let mut sum = 0;
-            for first in (0..group).step_by(piece) {
-                let length = piece.min(group - first);
-                for i in (0..length).step_by(LANES) {
-                    let x = L::load(x.as_ptr().add(g * group + first + i));
-                    L::store_bytes(codes.as_mut_ptr().add(i), L::round(L::mul(x, L::splat(inverse))));
+            let (from, to) = (values.as_ptr(), to.add(g * group));
+            let sum = match bits {
+                4 if group.is_multiple_of(2 * LANES) => in_halves::<L>(from, group, inverse, to),
+                8 if group.is_multiple_of(LANES) => in_order::<L>(from, group, inverse, to),
+                _ => {
+                    let mut sum = 0;
+                    for first in (0..group).step_by(piece) {
+                        let length = piece.min(group - first);
+                        for i in (0..length).step_by(LANES) {
+                            let x = L::load(from.add(first + i));
+                            L::store_bytes(codes.as_mut_ptr().add(i), L::round(L::mul(x, L::splat(inverse))));
+                        }
+                        sum += codes[..length].iter().map(|&q| i32::from(q)).sum::<i32>();
+                        arrange(bits, &codes[..length], to.add(first));
+                    }
+                    sum
                 }
-                sum += codes[..length].iter().map(|&q| i32::from(q)).sum::<i32>();
-                arrange(bits, &codes[..length], to.add(g * group + first));
-            }
+            };
+            let to = to.sub(g * group);
             to.add(record.sums).cast::<i32>().add(g).write(-zero * sum);
             to.add(record.scales).cast::<f32>().add(g).write(greatest / 127.0);
         }
+    }
+}
+
+/// The greatest of 16 lanes that are not negative.
+#[inline(always)]
+unsafe fn of_lanes<L: Lanes>(x: L::F) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    // SAFETY: the caller's promise.
+    unsafe { L::store(lanes.as_mut_ptr(), x) };
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = if lanes[i] > lanes[i + half] { lanes[i] } else { lanes[i + half] };
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Codes for 8 bits, as they come, and their sum.
+#[inline(always)]
+unsafe fn in_order<L: Lanes>(from: *const f32, values: usize, inverse: f32, to: *mut u8) -> i32 {
+    // SAFETY: the caller has as many values and bytes.
+    unsafe {
+        let mut sums = L::splat_word(0);
+        for i in (0..values).step_by(LANES) {
+            let q = L::round(L::mul(L::load(from.add(i)), L::splat(inverse)));
+            L::store_bytes(to.add(i).cast(), q);
+            sums = L::add_words(sums, q);
+        }
+        // Exact: less than 2^24 for any group that fits a record.
+        L::sum(L::to_f32(sums)) as i32
+    }
+}
+
+/// Codes for 4 bits, the even ones of each eight before the odd ones, and their sum.
+#[inline(always)]
+unsafe fn in_halves<L: Lanes>(from: *const f32, values: usize, inverse: f32, to: *mut u8) -> i32 {
+    // SAFETY: the caller has as many values and bytes.
+    unsafe {
+        let mut sums = L::splat_word(0);
+        for i in (0..values).step_by(2 * LANES) {
+            let (even, odd) = L::deinterleave(L::load(from.add(i)), L::load(from.add(i + LANES)));
+            let (even, odd) = (L::round(L::mul(even, L::splat(inverse))), L::round(L::mul(odd, L::splat(inverse))));
+            let mut words = [[0_u32; LANES / 4]; 2];
+            L::store_bytes(words[0].as_mut_ptr().cast(), even);
+            L::store_bytes(words[1].as_mut_ptr().cast(), odd);
+            let to = to.add(i).cast::<u32>();
+            for (j, (&even, &odd)) in words[0].iter().zip(&words[1]).enumerate() {
+                to.add(2 * j).write_unaligned(even);
+                to.add(2 * j + 1).write_unaligned(odd);
+            }
+            sums = L::add_words(sums, L::add_words(even, odd));
+        }
+        // Exact: less than 2^24 for any group that fits a record.
+        L::sum(L::to_f32(sums)) as i32
     }
 }
 
