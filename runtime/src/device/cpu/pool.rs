@@ -1,20 +1,31 @@
-//! A team of threads that stays: one job at a time, done by all of them, with barriers inside.
+//! A team of threads that stays: one job at a time, done by whoever of them is there.
 //!
-//! The caller is member 0. Waiting is spinning at first, because steps of a plan take microseconds; then it yields, so that
-//! other processes that keep the cores busy do not stop the member that is waited for; between jobs it sleeps in the end.
-//! A member that panics breaks the team's barriers: all others leave the job, and the job fails instead of hanging.
+//! A job is phases of shares. A phase is over when all of its shares are done, which members that hold none are not asked about: one
+//! that lost its core to another process while it had nothing is not waited for, and finds later that its phases
+//! are over. So code outside of shares must not touch what shares write.
+//!
+//! The caller is a member. Waiting is spinning at first, because steps of a plan take microseconds; then sleeping, because whoever is waited for
+//! has lost its core, and a core that is left to others now is given back sooner.
+//! A member that panics ends the job: all others leave it, and it fails instead of hanging.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Rounds of spinning before a wait yields: some ten microseconds, at about 40 ns each.
-const SPINS: u32 = 400;
+/// Rounds of spinning before a member sleeps within a job: some hundred microseconds, at about 40 ns each.
+const SPINS: u32 = 4000;
 
-/// Rounds of yielding before an idle member sleeps: longer than it takes to choose a token.
-const YIELDS: u32 = 1000;
+/// The same between jobs: longer than it takes to choose a token.
+const IDLE_SPINS: u32 = 40_000;
+
+/// A share that no phase has.
+const NO_SHARE: usize = 1 << 40;
+
+/// In [`Shared::phase`]: 24 bits count phases, 12 the members that hold or held shares of this one, 28 the shares taken.
+const PHASE: u64 = 1 << 40;
+const INSIDE: u64 = 1 << 28;
 
 type Job = dyn Fn(&Member<'_>) + Sync;
 
@@ -29,21 +40,18 @@ pub struct Pool {
 
 struct Shared {
     members: usize,
-    /// Counts jobs; written under `sleep` so that no sleeper misses one.
-    started: AtomicUsize,
     job: UnsafeCell<Option<*const Job>>,
-    /// Members that have not finished the job.
-    running: AtomicUsize,
-    stop: AtomicBool,
-    sleep: Mutex<()>,
-    wake: Condvar,
-    arrived: AtomicUsize,
-    /// Counts barriers that everyone has reached.
-    generation: AtomicUsize,
+    /// Twice the number of jobs so far, and 1 more while nobody may enter the last one any more; in the upper half the
+    /// members that are in it.
+    entry: AtomicU64,
+    phase: AtomicU64,
     /// Set by a panic until the job is over.
     broken: AtomicBool,
-    /// Shares of the present phase that were taken.
-    taken: AtomicUsize,
+    stop: AtomicBool,
+    /// Members that sleep, or are about to.
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
 }
 
 impl std::fmt::Debug for Shared {
@@ -52,16 +60,62 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-// SAFETY: `job` is written by `Pool::run` only while no member runs, before the release of `started`, and read after its
-// acquisition; what it points to is `Sync`.
+// SAFETY: `job` is written by `Pool::run` only while no member is in a job nor may enter one, before the release of `entry`,
+// and read by members that entered; what it points to is `Sync`.
 unsafe impl Send for Shared {}
 // SAFETY: see above.
 unsafe impl Sync for Shared {}
+
+/// In [`Shared::entry`].
+const ENTERED: u64 = 1 << 32;
+const CLOSED: u64 = 1;
+
+impl Shared {
+    /// Waits until `done` says so: spins for some rounds, then sleeps.
+    fn wait(&self, spins: u32, done: impl Fn() -> bool) {
+        for _ in 0..spins {
+            if done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Either `done` sees the change below, or whoever changes sees this sleeper: both are sequentially consistent.
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while !done() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// To be called after every change that somebody may wait for.
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Enters the job number `job`, if it is still open.
+    fn enter(&self, job: u64) -> bool {
+        let open = |entry: u64| (entry % ENTERED == job).then_some(entry + ENTERED);
+        self.entry.fetch_update(Ordering::SeqCst, Ordering::SeqCst, open).is_ok()
+    }
+
+    fn leave(&self) {
+        self.entry.fetch_sub(ENTERED, Ordering::SeqCst);
+        self.wake();
+    }
+}
 
 /// One thread within a job.
 #[derive(Debug)]
 pub struct Member<'a> {
     shared: &'a Shared,
+    /// The phase that it is in, which may be over.
+    phase: Cell<u64>,
+    /// Whether it took a share of it.
+    inside: Cell<bool>,
 }
 
 /// A member panicked: the job was given up.
@@ -72,10 +126,24 @@ pub struct Broken(pub String);
 struct Leave;
 
 impl Member<'_> {
-    /// The next share of this phase: 0, 1, 2, …; each number is given to one member. A phase ends with a barrier.
+    /// The next share of this phase: 0, 1, 2, …; each number is given to one member. A number greater than that of any share when
+    /// the phase is over. A phase ends with a barrier.
     #[inline]
     pub fn take(&self) -> usize {
-        self.shared.taken.fetch_add(1, Ordering::Relaxed)
+        let phase = &self.shared.phase;
+        let before = match self.inside.get() {
+            // The phase cannot end while this member is inside.
+            true => phase.fetch_add(1, Ordering::AcqRel),
+            false => {
+                let enter = |now: u64| (now / PHASE == self.phase.get()).then_some(now + INSIDE + 1);
+                match phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter) {
+                    Ok(before) => before,
+                    Err(_) => return NO_SHARE,
+                }
+            }
+        };
+        self.inside.set(true);
+        (before % INSIDE) as usize
     }
 
     /// Members of the team.
@@ -83,32 +151,30 @@ impl Member<'_> {
         self.shared.members
     }
 
-    /// Waits until all members are here; what they wrote before can be read after it.
+    /// Ends a phase: returns when all its shares are done; what was written in them can be read in those of the next.
     pub fn barrier(&self) {
-        let shared = self.shared;
-        let generation = shared.generation.load(Ordering::Acquire);
-        if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.members {
-            shared.arrived.store(0, Ordering::Relaxed);
-            shared.taken.store(0, Ordering::Relaxed);
-            shared.generation.store(generation.wrapping_add(1), Ordering::Release);
-            return;
-        }
-        let mut wait = 0;
-        while shared.generation.load(Ordering::Acquire) == generation {
-            if shared.broken.load(Ordering::Acquire) {
-                resume_unwind(Box::new(Leave));
+        let (shared, mine) = (self.shared, self.phase.get());
+        self.phase.set((mine + 1) % (u64::MAX / PHASE + 1));
+        let was_inside = self.inside.replace(false);
+        // Everyone takes shares until there are none, so the last to leave knows that all are done.
+        let leave = |now: u64| {
+            let others = now % PHASE / INSIDE - u64::from(was_inside);
+            match (now / PHASE == mine, others) {
+                (false, _) => None,
+                (true, 0) => Some(self.phase.get() * PHASE),
+                (true, _) => was_inside.then(|| now - INSIDE),
             }
-            pause(&mut wait);
+        };
+        match shared.phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave) {
+            Ok(before) if before % PHASE / INSIDE == u64::from(was_inside) => return shared.wake(),
+            Err(now) if now / PHASE != mine => return,
+            _ => {}
         }
-    }
-}
-
-fn pause(wait: &mut u32) {
-    if *wait < SPINS {
-        *wait += 1;
-        std::hint::spin_loop();
-    } else {
-        std::thread::yield_now();
+        let is_over = || shared.phase.load(Ordering::SeqCst) / PHASE != mine;
+        shared.wait(SPINS, || is_over() || shared.broken.load(Ordering::SeqCst));
+        if !is_over() {
+            resume_unwind(Box::new(Leave));
+        }
     }
 }
 
@@ -116,7 +182,7 @@ impl Pool {
     /// A team of that many threads, this one included; at least 1. Fewer where the system does not give as many.
     pub fn new(threads: usize) -> Pool {
         let threads = threads.clamp(1, 1024);
-        // The number of members must be known before the first of them waits at a barrier: they start when it is.
+        // The number of members must be known before the first of them works: they start when it is.
         let (send, receive): (Vec<_>, Vec<_>) = (1..threads).map(|_| std::sync::mpsc::channel::<Arc<Shared>>()).unzip();
         let mut workers = Vec::new();
         for (index, receive) in receive.into_iter().enumerate() {
@@ -136,16 +202,14 @@ impl Pool {
         }
         let shared = Arc::new(Shared {
             members: workers.len() + 1,
-            started: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
-            running: AtomicUsize::new(0),
+            entry: AtomicU64::new(CLOSED),
+            phase: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
-            arrived: AtomicUsize::new(0),
-            generation: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
-            taken: AtomicUsize::new(0),
         });
         // Channels of threads that could not be started have no receiver.
         send.iter().for_each(|send| drop(send.send(shared.clone())));
@@ -157,32 +221,27 @@ impl Pool {
         self.shared.members
     }
 
-    /// Has all members do `job`, and returns when all have.
+    /// Has the members do `job`, and returns when all of its phases are over and nobody is in it.
     ///
     /// # Errors
     /// [`Broken`] with what the first member that panicked said.
     pub fn run(&self, job: &(dyn Fn(&Member<'_>) + Sync)) -> Result<(), Broken> {
         let _one_at_a_time = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
-        shared.arrived.store(0, Ordering::Relaxed);
-        shared.taken.store(0, Ordering::Relaxed);
-        shared.broken.store(false, Ordering::Relaxed);
-        shared.running.store(shared.members - 1, Ordering::Relaxed);
-        // SAFETY: only the lifetime is changed; this function returns after the last member has finished with it.
+        shared.phase.store(0, Ordering::SeqCst);
+        shared.broken.store(false, Ordering::SeqCst);
+        // SAFETY: only the lifetime is changed; this function returns after the last member has left it.
         let job: *const Job = unsafe { std::mem::transmute::<*const (dyn Fn(&Member<'_>) + Sync + '_), _>(job) };
-        // SAFETY: no member runs, so none reads it.
+        // SAFETY: the last job is closed and nobody is in it, so none reads it.
         unsafe { *shared.job.get() = Some(job) };
-        {
-            let _sleepers = shared.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.started.fetch_add(1, Ordering::Release);
-        }
-        shared.wake.notify_all();
+        // Jobs are numbered by even numbers of 32 bits.
+        let number = (shared.entry.load(Ordering::SeqCst) + 1) % ENTERED;
+        shared.entry.store(number, Ordering::SeqCst);
+        shared.wake();
         let own = member(shared, job);
-        let mut wait = 0;
-        while shared.running.load(Ordering::Acquire) > 0 {
-            pause(&mut wait);
-        }
-        match (own, shared.broken.load(Ordering::Acquire)) {
+        shared.entry.fetch_or(CLOSED, Ordering::SeqCst);
+        shared.wait(SPINS, || shared.entry.load(Ordering::SeqCst) < ENTERED);
+        match (own, shared.broken.load(Ordering::SeqCst)) {
             (_, false) => Ok(()),
             (Some(why), true) => Err(Broken(why)),
             (None, true) => Err(Broken("a worker panicked".to_owned())),
@@ -192,11 +251,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        {
-            let _sleepers = self.shared.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-            self.shared.stop.store(true, Ordering::Release);
-        }
-        self.shared.wake.notify_all();
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.wake();
         // A worker catches its panics, so there is nothing to learn from how it ended.
         self.workers.drain(..).for_each(|worker| drop(worker.join()));
     }
@@ -204,10 +260,12 @@ impl Drop for Pool {
 
 /// Does the job as one member; the message of its panic, if it did.
 fn member(shared: &Shared, job: *const Job) -> Option<String> {
-    // SAFETY: `Pool::run` keeps the job alive until all members have finished.
+    // SAFETY: `Pool::run` keeps the job alive until all members have left it.
     let job = unsafe { &*job };
-    let panic = catch_unwind(AssertUnwindSafe(|| job(&Member { shared }))).err()?;
-    shared.broken.store(true, Ordering::Release);
+    let member = Member { shared, phase: Cell::new(0), inside: Cell::new(false) };
+    let panic = catch_unwind(AssertUnwindSafe(|| job(&member))).err()?;
+    shared.broken.store(true, Ordering::SeqCst);
+    shared.wake();
     if panic.is::<Leave>() {
         return None;
     }
@@ -216,32 +274,25 @@ fn member(shared: &Shared, job: *const Job) -> Option<String> {
 }
 
 fn work(shared: &Shared) {
-    let mut done = 0;
+    // No job has this number.
+    let mut done = CLOSED;
     loop {
-        let mut wait = 0;
-        let mut yields = 0;
-        loop {
-            if shared.stop.load(Ordering::Acquire) {
-                return;
-            }
-            if shared.started.load(Ordering::Acquire) != done {
-                break;
-            }
-            pause(&mut wait);
-            yields += u32::from(wait == SPINS);
-            if yields > YIELDS {
-                let mut sleepers = shared.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-                while shared.started.load(Ordering::Acquire) == done && !shared.stop.load(Ordering::Acquire) {
-                    sleepers = shared.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
+        let next = || {
+            let job = shared.entry.load(Ordering::SeqCst) % ENTERED;
+            (job != done && job & CLOSED == 0).then_some(job)
+        };
+        shared.wait(IDLE_SPINS, || shared.stop.load(Ordering::SeqCst) || next().is_some());
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
         }
-        done = done.wrapping_add(1);
-        // SAFETY: written before `started` was, and not again before this member has finished.
+        // It may be over by now.
+        let Some(job) = next().filter(|&job| shared.enter(job)) else { continue };
+        done = job;
+        // SAFETY: it was written before the job could be entered, and is not written before this member has left it.
         if let Some(job) = unsafe { *shared.job.get() } {
             member(shared, job);
         }
-        shared.running.fetch_sub(1, Ordering::Release);
+        shared.leave();
     }
 }
 
@@ -264,7 +315,9 @@ mod tests {
                             assert_eq!(cell.fetch_add(1, Ordering::Relaxed), phase, "round {round}");
                         }
                         member.barrier();
-                        assert!(cells.iter().all(|cell| cell.load(Ordering::Relaxed) == phase + 1));
+                        if member.take() == 0 {
+                            assert!(cells.iter().all(|cell| cell.load(Ordering::Relaxed) == phase + 1));
+                        }
                         member.barrier();
                     }
                 })
@@ -278,20 +331,64 @@ mod tests {
         let pool = Pool::new(4);
         for _ in 0..20 {
             let result = pool.run(&|member| {
-                if member.take() == 2 {
-                    panic!("share 2 is cursed");
+                while let share @ ..4 = member.take() {
+                    assert_ne!(share, 2, "share 2 is cursed");
                 }
                 member.barrier();
                 member.barrier();
             });
-            assert!(result.is_err());
+            assert!(result.is_err_and(|Broken(why)| why.contains("cursed") || why.contains("worker")));
             let done = AtomicUsize::new(0);
             pool.run(&|member| {
-                done.fetch_add(1, Ordering::Relaxed);
+                while member.take() < 4 {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
                 member.barrier();
             })
             .unwrap();
             assert_eq!(done.into_inner(), 4);
         }
+    }
+
+    /// A member that does nothing for a long time holds nobody up but at the end, nor does it do what is done already.
+    #[test]
+    fn who_is_away_is_not_waited_for() {
+        let pool = Pool::new(3);
+        for _ in 0..5 {
+            let (away, phases) = (AtomicBool::new(false), AtomicUsize::new(0));
+            pool.run(&|member| {
+                for phase in 0..100 {
+                    if phase == 1 && !away.swap(true, Ordering::Relaxed) {
+                        // Until all others are through.
+                        while phases.load(Ordering::Relaxed) < 100 {
+                            std::thread::yield_now();
+                        }
+                    }
+                    while member.take() < 1 {
+                        assert_eq!(phases.fetch_add(1, Ordering::Relaxed), phase);
+                    }
+                    member.barrier();
+                }
+            })
+            .unwrap();
+            assert_eq!(phases.into_inner(), 100);
+        }
+    }
+
+    /// More members than cores, and jobs of which each is over before all have heard of it.
+    #[test]
+    fn short_jobs_of_many_members() {
+        let pool = Pool::new(16);
+        let sum = AtomicUsize::new(0);
+        for _ in 0..3000 {
+            pool.run(&|member| {
+                while member.take() < 2 {
+                    sum.fetch_add(1, Ordering::Relaxed);
+                }
+                member.barrier();
+            })
+            .unwrap();
+        }
+        assert_eq!(sum.into_inner(), 6000);
     }
 }
