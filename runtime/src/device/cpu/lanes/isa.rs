@@ -26,12 +26,19 @@ pub enum InstructionSet {
     Avx512,
     /// The same, and tile registers for products of many rows.
     Amx,
+    /// NEON with dot products.
+    Neon,
 }
 
 impl InstructionSet {
     /// All of them, the slowest first.
-    pub const ALL: [InstructionSet; 4] =
-        [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512, InstructionSet::Amx];
+    pub const ALL: [InstructionSet; 5] = [
+        InstructionSet::Portable,
+        InstructionSet::Avx2,
+        InstructionSet::Avx512,
+        InstructionSet::Amx,
+        InstructionSet::Neon,
+    ];
 
     /// The name in `DWINDLE_CPU`.
     pub const fn name(self) -> &'static str {
@@ -40,6 +47,7 @@ impl InstructionSet {
             InstructionSet::Avx2 => "avx2",
             InstructionSet::Avx512 => "avx512",
             InstructionSet::Amx => "amx",
+            InstructionSet::Neon => "neon",
         }
     }
 
@@ -70,7 +78,11 @@ impl InstructionSet {
                     && is_x86_feature_detected!("avx512bf16")
                     && super::amx::is_available()
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => {
+                std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
+            #[allow(unreachable_patterns, reason = "others are those of other processors")]
             _ => false,
         }
     }
@@ -101,7 +113,10 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `choose` gives only what the processor has.
             InstructionSet::Avx512 | InstructionSet::Amx => unsafe { super::avx512::run(work) },
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: `choose` gives only what the processor has.
+            InstructionSet::Neon => unsafe { super::neon::run(work) },
+            #[allow(unreachable_patterns, reason = "others are those of other processors")]
             _ => unreachable!("`choose` gives only what the processor has"),
         }
     }

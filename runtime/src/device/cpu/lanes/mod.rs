@@ -1,7 +1,7 @@
 //! Sixteen lanes: the few operations that all kernels are written in, once for every instruction set.
 //!
 //! A kernel is generic over [`Lanes`]; each instruction set implements the trait in one file with the registers it
-//! has (one of 512 bits, two of 256, an array). Kernels and everything they call are `#[inline(always)]`, so that they are
+//! has (one of 512 bits, two of 256, four of 128, an array). Kernels and everything they call are `#[inline(always)]`, so that they are
 //! compiled within a function that has the instruction set enabled (`run` of each file); a call that were not inlined
 //! would still be right, only slow.
 //!
@@ -16,6 +16,8 @@ pub mod avx2;
 pub mod avx512;
 pub mod isa;
 pub mod math;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 /// Number of lanes.

@@ -63,9 +63,8 @@ pub fn run(spec: &MatMul, run: &Run<'_>) {
                 stored_zeros: zero == Zero::Stored,
                 words: record.group / (32 / bits) as usize,
             };
-            let more = all.stored_zeros || record.split > 1;
             #[cfg(target_arch = "x86_64")]
-            if run.set.has_tiles() && zero == Zero::Centered && !more && rows >= tiles::LEAST_ROWS {
+            if run.set.has_tiles() && zero == Zero::Centered && record.split == 1 && rows >= tiles::LEAST_ROWS {
                 prepare(values, Prepared::Tiled { bits, values });
                 let product = tiles::Product { spec, bound: &bound, run, rows, group: record.group, all };
                 // SAFETY: `has_tiles` is true only where tiles are available; sizes are those that `needs` asks for.
