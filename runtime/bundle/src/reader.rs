@@ -90,6 +90,10 @@ impl Bundle {
         // SAFETY: the mapping is read-only. A bundle that another process truncates while it is in use ends this
         // process with SIGBUS, as for every mapped file; bundles are replaced by renaming, never rewritten in place.
         let map = unsafe { Mmap::map(&file) }.map_err(at)?;
+        // A wish: what is not in the page cache yet is read in large pages, which saves most misses of the address
+        // translation (measured: a fifth of one core's bandwidth) and most page faults.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Self::new(Bytes::Mapped(map))
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use dwindle_bundle::Record;
 
 use super::super::super::lanes::{LANES, Lanes};
+use super::ahead::Ahead;
 
 /// 16 rows of a matrix.
 #[derive(Clone, Copy)]
@@ -19,6 +20,8 @@ pub struct Block {
     pub stored_zeros: bool,
     /// Words of a group of the record.
     pub words: usize,
+    /// How far ahead of the reading they are asked for.
+    pub ahead: Ahead,
 }
 
 impl Block {
@@ -53,13 +56,6 @@ impl Block {
     }
 }
 
-/// Bytes of codes ahead of the reading that are asked for: into the second cache, far enough for memory, and from there into
-/// the first. Measured: without the farther one a core has too few requests under way for the memory's bandwidth.
-const FAR: usize = 16 << 10;
-const NEAR: usize = 1024;
-/// The same for scales, of which there are fewer bytes.
-const FAR_SCALES: usize = 2048;
-
 /// Adds the products of 16 rows with each of `R` quantized rows to `out`, those of `groups`, which begins where a group of the matrix does. `WORDS` are
 /// those of a group, or 0 where they vary. `MORE` unless the matrix has a constant zero and the record's groups.
 ///
@@ -87,9 +83,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
         let (mut scales, mut left) =
             (block.scales.add(groups.start / record.split * block.group_bytes()), record.split);
         for g in groups {
-            if R == 1 {
-                L::prefetch_far(scales.wrapping_add(FAR_SCALES));
-            }
+            block.ahead.scales::<L, R>(scales);
             // The branch on their width stands before the products: behind it the compiler would put all of these, but none
             // of their loads, which then need more registers than there are.
             let scale = block.floats::<L>(scales);
@@ -103,7 +97,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
             match BITS {
                 3 => {
                     for _ in 0..words / 4 {
-                        sums = four_words::<L, R>(codes, x, at, sums);
+                        sums = four_words::<L, R>(codes, block.ahead, x, at, sums);
                         codes = codes.add(64);
                         at += 40;
                     }
@@ -112,7 +106,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                     let mask = L::splat_word(0x0f0f_0f0f);
                     for _ in 0..words {
                         let word = L::load_words(codes);
-                        ahead::<L, R>(codes.cast());
+                        block.ahead.codes::<L, R>(codes);
                         let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
                         for r in 0..R {
                             sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at, r));
@@ -125,7 +119,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                 _ => {
                     for _ in 0..words {
                         let word = L::load_words(codes);
-                        ahead::<L, R>(codes.cast());
+                        block.ahead.codes::<L, R>(codes);
                         for r in 0..R {
                             sums[r] = L::dot4::<false>(sums[r], word, four::<R>(x, at, r));
                         }
@@ -155,18 +149,6 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
     }
 }
 
-/// Asks for what follows `codes`. With several rows the block is in the second cache.
-#[inline(always)]
-unsafe fn ahead<L: Lanes, const R: usize>(codes: *const u8) {
-    // SAFETY: the caller's promise; prefetches need not be within anything.
-    unsafe {
-        L::prefetch(codes.wrapping_add(NEAR));
-        if R == 1 {
-            L::prefetch_far(codes.wrapping_add(FAR));
-        }
-    }
-}
-
 #[inline(always)]
 unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
     // SAFETY: the caller's promise.
@@ -178,6 +160,7 @@ unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
 #[inline(always)]
 unsafe fn four_words<L: Lanes, const R: usize>(
     codes: *const u32,
+    ahead: Ahead,
     x: *const u8,
     at: usize,
     mut sums: [L::W; R],
@@ -188,7 +171,7 @@ unsafe fn four_words<L: Lanes, const R: usize>(
         let mut words = [L::splat_word(0); 4];
         for w in 0..4 {
             words[w] = L::load_words(codes.add(16 * w));
-            ahead::<L, R>(codes.add(16 * w).cast());
+            ahead.codes::<L, R>(codes.add(16 * w));
             let (low, middle) = (L::and(words[w], seven), L::and(L::shift_right::<3>(words[w]), seven));
             for r in 0..R {
                 sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at + 8 * w, r));

@@ -4,6 +4,7 @@
 //! each tile all its blocks, so that blocks stay in the second cache. Where a tile's rows are long, a piece of their columns is done
 //! for all blocks before the next, so that it stays in the first.
 
+mod ahead;
 mod block;
 mod finish;
 mod grouped;
@@ -17,6 +18,7 @@ use dwindle_bundle::Record;
 use dwindle_bundle::native::{Float, MatMul, Storage, Zero};
 
 use super::{Run, borrow, norm};
+use ahead::Ahead;
 use block::Block;
 use grouped::Grouped;
 use plain::Plain;
@@ -62,6 +64,7 @@ pub fn run(spec: &MatMul, run: &Run<'_>) {
                 half_scales: scale == Float::F16,
                 stored_zeros: zero == Zero::Stored,
                 words: record.group / (32 / bits) as usize,
+                ahead: Ahead::of_processor(),
             };
             #[cfg(target_arch = "x86_64")]
             if run.set.has_tiles() && zero == Zero::Centered && record.split == 1 && rows >= tiles::LEAST_ROWS {
