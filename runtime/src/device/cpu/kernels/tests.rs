@@ -14,7 +14,13 @@ use super::*;
 struct Random(u64);
 
 impl Random {
+    /// Not random at all: all words have all bits, all numbers are 1.
+    const GREATEST: Random = Random(u64::MAX);
+
     fn word(&mut self) -> u32 {
+        if self.0 == Self::GREATEST.0 {
+            return u32::MAX;
+        }
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
@@ -118,6 +124,7 @@ fn formats() -> Vec<Storage> {
         grouped(4, 32, Float::F16),
         grouped(4, 32, Float::F32),
         grouped(4, 8, Float::F16),
+        grouped(4, 48, Float::F16),
         grouped(4, 256, Float::F16),
         grouped(8, 32, Float::F16),
         grouped(8, 4, Float::F32),
@@ -316,6 +323,17 @@ fn products_of_every_format_and_odd_shape() {
             for rows in [1, 2, 9, 32, 65] {
                 check_product(matmul(stored.matrix), &stored, rows, &mut random);
             }
+        }
+    }
+}
+
+#[test]
+fn greatest_codes_overflow_nothing() {
+    let mut random = Random::GREATEST;
+    for storage in formats() {
+        let stored = stored(storage, 16, 700, &mut random);
+        for rows in [1, 9] {
+            check_product(matmul(stored.matrix), &stored, rows, &mut random);
         }
     }
 }

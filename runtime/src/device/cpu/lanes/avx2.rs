@@ -1,22 +1,49 @@
-//! Sixteen lanes in two registers: AVX2 with FMA (Haswell, Zen and later).
+//! Sixteen lanes in two registers: AVX2 with FMA (Haswell, Zen and later), and VNNI where there is one (Alder Lake and later).
 
 use std::arch::x86_64::*;
 
 use super::Lanes;
 use super::isa::Work;
 
-/// AVX2, FMA and F16C.
+/// AVX2, FMA and F16C, and for dot products what `DOTS` says: [`PAIRS`], [`VEX`] or [`EVEX`].
 #[derive(Clone, Copy)]
-pub struct Avx2;
+pub struct Avx2<const DOTS: u8>;
 
-/// Does `work` with the instruction set.
+/// Dot products by AVX2: products of two are added in 16 bits.
+pub const PAIRS: u8 = 0;
+/// By AVX-VNNI.
+pub const VEX: u8 = 1;
+/// By the VNNI of AVX-512, which is the same in another encoding: for processors that have just this one.
+pub const EVEX: u8 = 2;
+
+/// Does `work` with AVX2 alone.
 ///
 /// # Safety
-/// The processor has what [`Avx2`] names.
+/// The processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn run(work: &impl Work) {
     // SAFETY: the caller's promise is what `Work` asks for.
-    unsafe { work.run::<Avx2>() }
+    unsafe { work.run::<Avx2<PAIRS>>() }
+}
+
+/// Does `work` with AVX-VNNI as well.
+///
+/// # Safety
+/// The processor has AVX2, FMA, F16C and AVX-VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub unsafe fn run_vex(work: &impl Work) {
+    // SAFETY: the caller's promise is what `Work` asks for.
+    unsafe { work.run::<Avx2<VEX>>() }
+}
+
+/// Does `work` with the VNNI of AVX-512 as well.
+///
+/// # Safety
+/// The processor has AVX2, FMA, F16C, and VL and VNNI of AVX-512.
+#[target_feature(enable = "avx2,fma,f16c,avx512vl,avx512vnni")]
+pub unsafe fn run_evex(work: &impl Work) {
+    // SAFETY: the caller's promise is what `Work` asks for.
+    unsafe { work.run::<Avx2<EVEX>>() }
 }
 
 /// The sum of eight lanes: lane i with i + 4, then with i + 2, and so on.
@@ -37,10 +64,11 @@ type F = (__m256, __m256);
 type W = (__m256i, __m256i);
 
 // SAFETY: every function is made of intrinsics that the caller promises to have, and of unaligned accesses to 16 elements.
-unsafe impl Lanes for Avx2 {
+unsafe impl<const DOTS: u8> Lanes for Avx2<DOTS> {
     type F = F;
     type W = W;
-    const ROWS: usize = 2;
+    type P = W;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -195,9 +223,49 @@ unsafe impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn dot4<const SMALL: bool>(sums: W, codes: W, x: i32) -> W {
+    unsafe fn dot4(sums: W, codes: W, x: i32) -> W {
         // SAFETY: see above.
-        unsafe { (dot8::<SMALL>(sums.0, codes.0, x), dot8::<SMALL>(sums.1, codes.1, x)) }
+        unsafe {
+            let x = _mm256_set1_epi32(x);
+            match DOTS {
+                PAIRS => (wide(sums.0, codes.0, x), wide(sums.1, codes.1, x)),
+                VEX => (_mm256_dpbusd_avx_epi32(sums.0, codes.0, x), _mm256_dpbusd_avx_epi32(sums.1, codes.1, x)),
+                _ => (_mm256_dpbusd_epi32(sums.0, codes.0, x), _mm256_dpbusd_epi32(sums.1, codes.1, x)),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn products(start: i32) -> W {
+        // SAFETY: see above.
+        unsafe { Self::splat_word(if DOTS == PAIRS { 0 } else { start }) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(products: W, codes: W, x: i32) -> W {
+        // SAFETY: see above.
+        unsafe {
+            if DOTS != PAIRS {
+                return Self::dot4(products, codes, x);
+            }
+            let x = _mm256_set1_epi32(x);
+            (
+                _mm256_add_epi16(products.0, _mm256_maddubs_epi16(codes.0, x)),
+                _mm256_add_epi16(products.1, _mm256_maddubs_epi16(codes.1, x)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn sums(products: W, start: i32) -> W {
+        if DOTS != PAIRS {
+            return products;
+        }
+        // SAFETY: see above.
+        unsafe {
+            let (start, one) = (_mm256_set1_epi32(start), _mm256_set1_epi16(1));
+            (
+                _mm256_add_epi32(start, _mm256_madd_epi16(products.0, one)),
+                _mm256_add_epi32(start, _mm256_madd_epi16(products.1, one)),
+            )
+        }
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {
@@ -221,17 +289,12 @@ unsafe fn halves(x: F) -> F {
     }
 }
 
-/// [`Lanes::dot4`] of eight lanes. Two products of codes below 128 fit 16 bits; of greater ones they do not, so even and odd
-/// bytes are widened first.
+/// [`Lanes::dot4`] of eight lanes by AVX2: two products of codes beyond 127 do not fit 16 bits, so even and odd bytes are
+/// widened first.
 #[inline(always)]
-unsafe fn dot8<const SMALL: bool>(sums: __m256i, codes: __m256i, x: i32) -> __m256i {
+unsafe fn wide(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe {
-        let x = _mm256_set1_epi32(x);
-        if SMALL {
-            let pairs = _mm256_maddubs_epi16(codes, x);
-            return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-        }
         let even = _mm256_madd_epi16(
             _mm256_and_si256(codes, _mm256_set1_epi16(0xff)),
             _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)),

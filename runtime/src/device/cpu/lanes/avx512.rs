@@ -23,6 +23,7 @@ pub unsafe fn run(work: &impl Work) {
 unsafe impl Lanes for Avx512 {
     type F = __m512;
     type W = __m512i;
+    type P = __m512i;
     const ROWS: usize = 8;
 
     #[inline(always)]
@@ -164,9 +165,23 @@ unsafe impl Lanes for Avx512 {
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(x)) }
     }
     #[inline(always)]
-    unsafe fn dot4<const SMALL: bool>(sums: __m512i, codes: __m512i, x: i32) -> __m512i {
+    unsafe fn dot4(sums: __m512i, codes: __m512i, x: i32) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(x)) }
+    }
+    #[inline(always)]
+    unsafe fn products(start: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { Self::splat_word(start) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(products: __m512i, codes: __m512i, x: i32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { Self::dot4(products, codes, x) }
+    }
+    #[inline(always)]
+    unsafe fn sums(products: __m512i, _: i32) -> __m512i {
+        products
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {

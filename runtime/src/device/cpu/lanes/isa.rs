@@ -8,6 +8,9 @@ use crate::Error;
 
 /// What is done with some instruction set.
 pub trait Work {
+    /// Whether it is made of dot products of 8-bit numbers, so that VNNI is worth being compiled for.
+    const DOTS: bool = false;
+
     /// Does it; `#[inline(always)]`.
     ///
     /// # Safety
@@ -22,6 +25,8 @@ pub enum InstructionSet {
     Portable,
     /// AVX2, FMA, F16C.
     Avx2,
+    /// The same, and VNNI for registers of 256 bits.
+    AvxVnni,
     /// AVX-512 with VNNI.
     Avx512,
     /// The same, and tile registers for products of many rows.
@@ -32,9 +37,10 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All of them, the slowest first.
-    pub const ALL: [InstructionSet; 5] = [
+    pub const ALL: [InstructionSet; 6] = [
         InstructionSet::Portable,
         InstructionSet::Avx2,
+        InstructionSet::AvxVnni,
         InstructionSet::Avx512,
         InstructionSet::Amx,
         InstructionSet::Neon,
@@ -45,6 +51,7 @@ impl InstructionSet {
         match self {
             InstructionSet::Portable => "portable",
             InstructionSet::Avx2 => "avx2",
+            InstructionSet::AvxVnni => "avxvnni",
             InstructionSet::Avx512 => "avx512",
             InstructionSet::Amx => "amx",
             InstructionSet::Neon => "neon",
@@ -63,6 +70,11 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::AvxVnni => {
+                let evex = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
+                InstructionSet::Avx2.is_available() && (evex || is_x86_feature_detected!("avxvnni"))
             }
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => {
@@ -103,13 +115,20 @@ impl InstructionSet {
     }
 
     /// Does `work` with this instruction set, which must be available.
-    pub fn run(self, work: &impl Work) {
+    pub fn run<W: Work>(self, work: &W) {
         match self {
             // SAFETY: there is nothing that a processor could lack.
             InstructionSet::Portable => unsafe { work.run::<Portable>() },
             #[cfg(target_arch = "x86_64")]
+            InstructionSet::AvxVnni if W::DOTS => match is_x86_feature_detected!("avxvnni") {
+                // SAFETY: the processor has it.
+                true => unsafe { super::avx2::run_vex(work) },
+                // SAFETY: `choose` gives only what the processor has, one of the two.
+                false => unsafe { super::avx2::run_evex(work) },
+            },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: `choose` gives only what the processor has.
-            InstructionSet::Avx2 => unsafe { super::avx2::run(work) },
+            InstructionSet::Avx2 | InstructionSet::AvxVnni => unsafe { super::avx2::run(work) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `choose` gives only what the processor has.
             InstructionSet::Avx512 | InstructionSet::Amx => unsafe { super::avx512::run(work) },

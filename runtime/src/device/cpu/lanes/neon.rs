@@ -54,6 +54,7 @@ macro_rules! each {
 unsafe impl Lanes for Neon {
     type F = F;
     type W = W;
+    type P = W;
     const ROWS: usize = 2;
 
     #[inline(always)]
@@ -173,13 +174,10 @@ unsafe impl Lanes for Neon {
     }
     #[allow(unused_unsafe, reason = "the macro is unsafe by itself elsewhere")]
     #[inline(always)]
-    unsafe fn dot4<const SMALL: bool>(sums: W, codes: W, x: i32) -> W {
+    unsafe fn dot4(sums: W, codes: W, x: i32) -> W {
         // SAFETY: see above.
         unsafe {
             let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
-            if SMALL {
-                return each!(I => dot(sums[I], vreinterpretq_s8_u32(codes[I]), x));
-            }
             // Bytes are signed here: codes less 128, whose product with x is added again.
             let product = vshlq_n_u32::<1>(dot(vdupq_n_u32(0), vdupq_n_s8(64), x));
             each!(I => {
@@ -187,6 +185,24 @@ unsafe impl Lanes for Neon {
                 dot(vaddq_u32(sums[I], product), vreinterpretq_s8_u8(less), x)
             })
         }
+    }
+    #[inline(always)]
+    unsafe fn products(start: i32) -> W {
+        // SAFETY: see above.
+        unsafe { Self::splat_word(start) }
+    }
+    #[allow(unused_unsafe, reason = "the macro is unsafe by itself elsewhere")]
+    #[inline(always)]
+    unsafe fn dot4_small(products: W, codes: W, x: i32) -> W {
+        // SAFETY: see above.
+        unsafe {
+            let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
+            each!(I => dot(products[I], vreinterpretq_s8_u32(codes[I]), x))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sums(products: W, _: i32) -> W {
+        products
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {

@@ -25,6 +25,7 @@ macro_rules! lanewise {
 unsafe impl Lanes for Portable {
     type F = F;
     type W = W;
+    type P = W;
     const ROWS: usize = 2;
 
     #[inline(always)]
@@ -159,7 +160,7 @@ unsafe impl Lanes for Portable {
         unsafe { to.cast::<[i8; LANES]>().write_unaligned(bytes) }
     }
     #[inline(always)]
-    unsafe fn dot4<const SMALL: bool>(mut sums: W, codes: W, x: i32) -> W {
+    unsafe fn dot4(mut sums: W, codes: W, x: i32) -> W {
         let x = x.to_le_bytes();
         for (j, x) in x.into_iter().enumerate() {
             let x = i32::from(x as i8);
@@ -169,6 +170,20 @@ unsafe impl Lanes for Portable {
             }
         }
         sums
+    }
+    #[inline(always)]
+    unsafe fn products(start: i32) -> W {
+        // SAFETY: see above.
+        unsafe { Self::splat_word(start) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(products: W, codes: W, x: i32) -> W {
+        // SAFETY: see above.
+        unsafe { Self::dot4(products, codes, x) }
+    }
+    #[inline(always)]
+    unsafe fn sums(products: W, _: i32) -> W {
+        products
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}

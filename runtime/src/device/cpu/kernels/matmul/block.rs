@@ -88,40 +88,52 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
             // of their loads, which then need more registers than there are.
             let scale = block.floats::<L>(scales);
             let start = |r: usize| x.add(R * record.sums).cast::<i32>().add(g * R + r).read();
-            let mut sums = [L::splat_word(0); R];
+            let mut begin = [0; R];
             if !MORE || !block.stored_zeros {
                 for r in 0..R {
-                    sums[r] = L::splat_word(start(r));
+                    begin[r] = start(r);
                 }
             }
+            let mut sums = [L::splat_word(0); R];
             match BITS {
                 3 => {
-                    for _ in 0..words / 4 {
-                        sums = four_words::<L, R>(codes, block.ahead, x, at, sums);
+                    for four in 0..words / 4 {
+                        let products = four_words::<L, R>(codes, block.ahead, x, at, begin);
+                        add::<L, R>(&mut sums, four, products, &mut begin);
                         codes = codes.add(64);
                         at += 40;
                     }
                 }
                 4 => {
-                    let mask = L::splat_word(0x0f0f_0f0f);
-                    for _ in 0..words {
-                        let word = L::load_words(codes);
-                        block.ahead.codes::<L, R>(codes);
-                        let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
+                    for first in (0..words).step_by(4) {
+                        let mut products = [L::products(0); R];
                         for r in 0..R {
-                            sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at, r));
-                            sums[r] = L::dot4::<true>(sums[r], high, four::<R>(x, at + 4, r));
+                            products[r] = L::products(begin[r]);
                         }
-                        codes = codes.add(16);
-                        at += 8;
+                        let mask = L::splat_word(0x0f0f_0f0f);
+                        for _ in first..words.min(first + 4) {
+                            let word = L::load_words(codes);
+                            block.ahead.codes::<L, R>(codes);
+                            let (low, high) = (L::and(word, mask), L::and(L::shift_right::<4>(word), mask));
+                            for r in 0..R {
+                                products[r] = L::dot4_small(products[r], low, four::<R>(x, at, r));
+                                products[r] = L::dot4_small(products[r], high, four::<R>(x, at + 4, r));
+                            }
+                            codes = codes.add(16);
+                            at += 8;
+                        }
+                        add::<L, R>(&mut sums, first, products, &mut begin);
                     }
                 }
                 _ => {
+                    for r in 0..R {
+                        sums[r] = L::splat_word(begin[r]);
+                    }
                     for _ in 0..words {
                         let word = L::load_words(codes);
                         block.ahead.codes::<L, R>(codes);
                         for r in 0..R {
-                            sums[r] = L::dot4::<false>(sums[r], word, four::<R>(x, at, r));
+                            sums[r] = L::dot4(sums[r], word, four::<R>(x, at, r));
                         }
                         codes = codes.add(16);
                         at += 4;
@@ -155,7 +167,20 @@ unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
     unsafe { x.add(at * R + 4 * r).cast::<i32>().read_unaligned() }
 }
 
-/// Forty 3-bit codes in four words, as `rows16` arranges them.
+/// Adds products that begin at `begin` to `sums`, which have none where these are the `first` ones; all further ones begin at 0.
+#[inline(always)]
+unsafe fn add<L: Lanes, const R: usize>(sums: &mut [L::W; R], first: usize, products: [L::P; R], begin: &mut [i32; R]) {
+    for r in 0..R {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let more = L::sums(products[r], begin[r]);
+            sums[r] = if first == 0 { more } else { L::add_words(sums[r], more) };
+        }
+        begin[r] = 0;
+    }
+}
+
+/// Products of forty 3-bit codes in four words, as `rows16` arranges them; they begin at `begin`.
 #[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
 #[inline(always)]
 unsafe fn four_words<L: Lanes, const R: usize>(
@@ -163,10 +188,14 @@ unsafe fn four_words<L: Lanes, const R: usize>(
     ahead: Ahead,
     x: *const u8,
     at: usize,
-    mut sums: [L::W; R],
-) -> [L::W; R] {
+    begin: [i32; R],
+) -> [L::P; R] {
     // SAFETY: the caller's promise.
     unsafe {
+        let mut products = [L::products(0); R];
+        for r in 0..R {
+            products[r] = L::products(begin[r]);
+        }
         let seven = L::splat_word(0x0707_0707);
         let mut words = [L::splat_word(0); 4];
         for w in 0..4 {
@@ -174,8 +203,8 @@ unsafe fn four_words<L: Lanes, const R: usize>(
             ahead.codes::<L, R>(codes.add(16 * w));
             let (low, middle) = (L::and(words[w], seven), L::and(L::shift_right::<3>(words[w]), seven));
             for r in 0..R {
-                sums[r] = L::dot4::<true>(sums[r], low, four::<R>(x, at + 8 * w, r));
-                sums[r] = L::dot4::<true>(sums[r], middle, four::<R>(x, at + 8 * w + 4, r));
+                products[r] = L::dot4_small(products[r], low, four::<R>(x, at + 8 * w, r));
+                products[r] = L::dot4_small(products[r], middle, four::<R>(x, at + 8 * w + 4, r));
             }
         }
         let (three, bit) = (L::splat_word(0x0303_0303), L::splat_word(0x0404_0404));
@@ -183,9 +212,9 @@ unsafe fn four_words<L: Lanes, const R: usize>(
         let a = L::or(L::and(L::shift_right::<6>(words[0]), three), L::and(L::shift_right::<4>(upper), bit));
         let b = L::or(L::and(L::shift_right::<6>(words[2]), three), L::and(L::shift_right::<5>(upper), bit));
         for r in 0..R {
-            sums[r] = L::dot4::<true>(sums[r], a, four::<R>(x, at + 32, r));
-            sums[r] = L::dot4::<true>(sums[r], b, four::<R>(x, at + 36, r));
+            products[r] = L::dot4_small(products[r], a, four::<R>(x, at + 32, r));
+            products[r] = L::dot4_small(products[r], b, four::<R>(x, at + 36, r));
         }
-        sums
+        products
     }
 }

@@ -43,6 +43,8 @@ impl Grouped<'_> {
 struct GroupedOf<'a, const BITS: u32, const WORDS: usize, const MORE: bool>(Grouped<'a>);
 
 impl<const BITS: u32, const WORDS: usize, const MORE: bool> Work for GroupedOf<'_, BITS, WORDS, MORE> {
+    const DOTS: bool = true;
+
     #[inline(always)]
     unsafe fn run<L: Lanes>(&self) {
         let Grouped { spec, bound, run, rows, record, all } = self.0;
@@ -82,10 +84,13 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MO
                     let sums = block::tile::<L, BITS, WORDS, 1, MORE>(block(index), record, x, 0..record.groups, none);
                     finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
                 }
-            } else if L::ROWS == 8 {
-                grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, first..last, block, x);
-            } else {
-                grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, first..last, block, x);
+                continue;
+            }
+            let blocks = first..last;
+            match L::ROWS {
+                8 => grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, blocks, block, x),
+                4 => grouped_rows::<L, BITS, WORDS, 4, MORE>(spec, bound, run, rows, record, blocks, block, x),
+                _ => grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, blocks, block, x),
             }
         }
     }
