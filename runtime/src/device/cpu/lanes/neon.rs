@@ -55,7 +55,7 @@ unsafe impl Lanes for Neon {
     type F = F;
     type W = W;
     type P = W;
-    const ROWS: usize = 2;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {

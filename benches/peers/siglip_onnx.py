@@ -1,7 +1,7 @@
 """SigLIP so400m at 384 px with LLaVA-OneVision's projector in ONNX Runtime, f32, random weights: writes the model, or times a tile.
 
-    siglip.py write MODEL.onnx
-    siglip.py time MODEL.onnx THREADS REPETITIONS      prints one JSON object
+    siglip_onnx.py write MODEL.onnx
+    siglip_onnx.py time MODEL.onnx THREADS REPETITIONS      prints one JSON object
 
 It needs the packages onnxruntime and onnx; `vision` installs them. The graph is what transformers exports, with attention written out.
 """
