@@ -134,30 +134,6 @@ impl View {
     }
 }
 
-/// Memory for tests, and a view of its last `bytes` bytes, rounded up to whole elements of 4: what lies behind the view cannot be touched.
-#[cfg(all(test, target_os = "linux"))]
-pub fn guarded(bytes: usize) -> (Memory, View) {
-    const PAGE: usize = 64 << 10;
-    let bytes = bytes.next_multiple_of(4);
-    let memory = Memory::zeroed(bytes.next_multiple_of(PAGE) + PAGE).unwrap();
-    let whole = memory.whole();
-    let guard = whole.bytes - PAGE;
-    // SAFETY: the range is the last part of a mapping that nothing else knows of.
-    let protected = unsafe { libc::mprotect(whole.first.wrapping_add(guard).cast_mut().cast(), PAGE, libc::PROT_NONE) };
-    assert_eq!(protected, 0, "{}", std::io::Error::last_os_error());
-    let view = memory.view((guard - bytes) as u64, bytes as u64).unwrap();
-    (memory, view)
-}
-
-/// Memory for tests, and a view of it.
-#[cfg(all(test, not(target_os = "linux")))]
-pub fn guarded(bytes: usize) -> (Memory, View) {
-    let bytes = bytes.next_multiple_of(4);
-    let memory = Memory::zeroed(bytes).unwrap();
-    let view = memory.view(0, bytes as u64).unwrap();
-    (memory, view)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,16 @@
 //! Every kernel × format × odd shape × instruction set × team against plain loops in f64.
 
 mod attention;
+mod guarded;
 
 use dwindle_bundle::native::*;
 use half::f16;
 
 use super::super::lanes::isa::InstructionSet;
-use super::super::memory::{ALIGNMENT, Memory, guarded};
+use super::super::memory::{ALIGNMENT, Memory};
 use super::super::pool::Pool;
 use super::*;
+use guarded::guarded;
 
 /// Reproducible numbers in -1 .. 1 (a linear congruential generator, Knuth's MMIX constants).
 struct Random(u64);
