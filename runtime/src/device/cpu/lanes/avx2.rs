@@ -68,6 +68,7 @@ unsafe impl<const DOTS: u8> Lanes for Avx2<DOTS> {
     type F = F;
     type W = W;
     type P = W;
+    // The same whatever the dots: what prepares rows for products is compiled for `PAIRS` alone.
     const ROWS: usize = 4;
 
     #[inline(always)]

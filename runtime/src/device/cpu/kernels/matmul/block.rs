@@ -97,19 +97,16 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
             let mut sums = [L::splat_word(0); R];
             match BITS {
                 3 => {
-                    for four in 0..words / 4 {
+                    for _ in 0..words / 4 {
                         let products = four_words::<L, R>(codes, block.ahead, x, at, begin);
-                        add::<L, R>(&mut sums, four, products, &mut begin);
+                        add::<L, R>(&mut sums, products, &mut begin);
                         codes = codes.add(64);
                         at += 40;
                     }
                 }
                 4 => {
                     for first in (0..words).step_by(4) {
-                        let mut products = [L::products(0); R];
-                        for r in 0..R {
-                            products[r] = L::products(begin[r]);
-                        }
+                        let mut products = beginning::<L, R>(begin);
                         let mask = L::splat_word(0x0f0f_0f0f);
                         for _ in first..words.min(first + 4) {
                             let word = L::load_words(codes);
@@ -122,7 +119,7 @@ pub unsafe fn tile<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize
                             codes = codes.add(16);
                             at += 8;
                         }
-                        add::<L, R>(&mut sums, first, products, &mut begin);
+                        add::<L, R>(&mut sums, products, &mut begin);
                     }
                 }
                 _ => {
@@ -167,15 +164,25 @@ unsafe fn four<const R: usize>(x: *const u8, at: usize, r: usize) -> i32 {
     unsafe { x.add(at * R + 4 * r).cast::<i32>().read_unaligned() }
 }
 
-/// Adds products that begin at `begin` to `sums`, which have none where these are the `first` ones; all further ones begin at 0.
+/// Products of which there are none yet, and which begin at `begin`.
 #[inline(always)]
-unsafe fn add<L: Lanes, const R: usize>(sums: &mut [L::W; R], first: usize, products: [L::P; R], begin: &mut [i32; R]) {
+unsafe fn beginning<L: Lanes, const R: usize>(begin: [i32; R]) -> [L::P; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut products = [L::products(0); R];
+        for r in 0..R {
+            products[r] = L::products(begin[r]);
+        }
+        products
+    }
+}
+
+/// Adds products that began at `begin` to `sums`; all further ones begin at 0.
+#[inline(always)]
+unsafe fn add<L: Lanes, const R: usize>(sums: &mut [L::W; R], products: [L::P; R], begin: &mut [i32; R]) {
     for r in 0..R {
         // SAFETY: the caller's promise.
-        unsafe {
-            let more = L::sums(products[r], begin[r]);
-            sums[r] = if first == 0 { more } else { L::add_words(sums[r], more) };
-        }
+        unsafe { sums[r] = L::add_words(sums[r], L::sums(products[r], begin[r])) };
         begin[r] = 0;
     }
 }
@@ -192,10 +199,7 @@ unsafe fn four_words<L: Lanes, const R: usize>(
 ) -> [L::P; R] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut products = [L::products(0); R];
-        for r in 0..R {
-            products[r] = L::products(begin[r]);
-        }
+        let mut products = beginning::<L, R>(begin);
         let seven = L::splat_word(0x0707_0707);
         let mut words = [L::splat_word(0); 4];
         for w in 0..4 {

@@ -88,9 +88,9 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MO
             }
             let blocks = first..last;
             match L::ROWS {
+                8 => grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, blocks, block, x),
                 // Where registers are few, words are gone through one by one: unrolled, a group's loads are all put first, and
                 // spilled (measured: 1.1 to 1.3 times as fast with AVX2).
-                8 => grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, blocks, block, x),
                 4 => grouped_rows::<L, BITS, 0, 4, MORE>(spec, bound, run, rows, record, blocks, block, x),
                 _ => grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, blocks, block, x),
             }
