@@ -36,9 +36,9 @@ fn values(model: &ModelDir, name: &str) -> Vec<f32> {
     let scales = model.tensor(&format!("{name}.scales")).unwrap().bytes;
     let zero = grouped.constant_zero().unwrap() as i32;
     let value = |row: usize, column: usize| {
-        let at = row * grouped.words(columns) * 4 + column / grouped.codes_per_word() * 4;
+        let at = row * grouped.words(columns) * 4 + column / grouped.unit_codes() * 4;
         let word = u32::from_le_bytes(codes[at..at + 4].try_into().unwrap());
-        let shift = (column % grouped.codes_per_word()) as u32 * grouped.bits;
+        let shift = (column % grouped.unit_codes()) as u32 * grouped.bits;
         let code = (word >> shift & grouped.max_code()) as i32;
         let at = (row * grouped.scales(columns) + column / grouped.group) * 2;
         (code - zero) as f32 * f16::from_le_bytes(scales[at..at + 2].try_into().unwrap()).to_f32()
