@@ -255,21 +255,40 @@ impl Source {
         }
     }
 
+    /// Eight codes, of which word `W` of the unit has the nibbles.
+    #[inline(always)]
+    unsafe fn joined<L: Lanes, const BITS: u32, const W: usize, const R: usize>(
+        &mut self,
+        upper: L::W,
+        products: &mut [L::P; R],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let codes = joined::<L, BITS, W>(self.word::<L, R>(), upper);
+            self.eight::<L, R>(products, codes);
+        }
+    }
+
+    /// The word after `words` words of nibbles.
+    #[inline(always)]
+    unsafe fn upper<L: Lanes, const R: usize>(&self, words: usize) -> L::W {
+        // SAFETY: the caller's promise.
+        unsafe { Source { codes: self.codes.add(words * LANES), ..*self }.word::<L, R>() }
+    }
+
     /// Thirty-two codes: four words of nibbles, one of fifth bits.
     #[inline(always)]
     unsafe fn five_bits<L: Lanes, const R: usize>(&mut self, products: &mut [L::P; R]) {
         // SAFETY: the caller's promise.
         unsafe {
-            let upper = L::load_words(self.codes.add(4 * LANES));
-            self.ahead.codes::<L, R>(self.codes.add(4 * LANES));
-            let upper = fifth_bits::<L>(upper);
-            for w in 0..4 {
-                let codes = joined::<L>(self.word::<L, R>(), upper[w], FIFTH_BIT);
-                self.eight::<L, R>(products, codes);
-                if w % 2 == 1 {
-                    settle::<L, R>(products);
-                }
-            }
+            // One by one: a loop would put all shifted words into memory.
+            let upper = self.upper::<L, R>(4);
+            self.joined::<L, 5, 0, R>(upper, products);
+            self.joined::<L, 5, 1, R>(upper, products);
+            settle::<L, R>(products);
+            self.joined::<L, 5, 2, R>(upper, products);
+            self.joined::<L, 5, 3, R>(upper, products);
+            settle::<L, R>(products);
             self.codes = self.codes.add(LANES);
         }
     }
@@ -279,14 +298,11 @@ impl Source {
     unsafe fn six_bits<L: Lanes, const R: usize>(&mut self, products: &mut [L::P; R]) {
         // SAFETY: the caller's promise.
         unsafe {
-            let upper = L::load_words(self.codes.add(2 * LANES));
-            self.ahead.codes::<L, R>(self.codes.add(2 * LANES));
-            let upper = two_bits::<L>(upper);
-            for w in 0..2 {
-                let codes = joined::<L>(self.word::<L, R>(), upper[w], TWO_BITS);
-                self.eight::<L, R>(products, codes);
-                settle::<L, R>(products);
-            }
+            let upper = self.upper::<L, R>(2);
+            self.joined::<L, 6, 0, R>(upper, products);
+            settle::<L, R>(products);
+            self.joined::<L, 6, 1, R>(upper, products);
+            settle::<L, R>(products);
             self.codes = self.codes.add(LANES);
         }
     }
@@ -315,49 +331,25 @@ unsafe fn nibbles<L: Lanes>(word: L::W) -> [L::W; 2] {
     }
 }
 
-/// Where the upper bit of a code of 5 bits is in its byte.
-pub const FIFTH_BIT: i32 = 0x1010_1010;
-
-/// Where the two upper bits of a code of 6 bits are in its byte.
-pub const TWO_BITS: i32 = 0x3030_3030;
-
-/// A unit's word of upper bits of 5, shifted for the low and the high nibbles of each word, as [`joined`] takes it.
+/// Eight codes of 5 or 6 bits, the even ones and the odd ones: the nibbles of word `W` of a unit, with those bits above them that
+/// the unit's last word `upper` has.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-pub unsafe fn fifth_bits<L: Lanes>(upper: L::W) -> [[L::W; 2]; 4] {
+pub unsafe fn joined<L: Lanes, const BITS: u32, const W: usize>(word: L::W, upper: L::W) -> [L::W; 2] {
     // SAFETY: the caller's promise.
     unsafe {
-        [
-            [upper, L::shift_right::<1>(upper)],
-            [L::shift_right::<2>(upper), L::shift_right::<3>(upper)],
-            [L::shift_left::<4>(upper), L::shift_left::<3>(upper)],
-            [L::shift_left::<2>(upper), L::shift_left::<1>(upper)],
-        ]
-    }
-}
-
-/// The same of 6 bits.
-///
-/// # Safety
-/// The processor has the instruction set of `L`.
-#[inline(always)]
-pub unsafe fn two_bits<L: Lanes>(upper: L::W) -> [[L::W; 2]; 2] {
-    // SAFETY: the caller's promise.
-    unsafe { [[upper, L::shift_right::<2>(upper)], [L::shift_left::<4>(upper), L::shift_left::<2>(upper)]] }
-}
-
-/// The low nibbles of bytes and the high ones, with the bits of `mask` from `upper` above each.
-///
-/// # Safety
-/// The processor has the instruction set of `L`.
-#[inline(always)]
-pub unsafe fn joined<L: Lanes>(word: L::W, upper: [L::W; 2], mask: i32) -> [L::W; 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
+        let upper = match (BITS, W) {
+            (5, 0) => [upper, L::shift_right::<1>(upper)],
+            (5, 1) => [L::shift_right::<2>(upper), L::shift_right::<3>(upper)],
+            (5, 2) => [L::shift_left::<4>(upper), L::shift_left::<3>(upper)],
+            (5, _) => [L::shift_left::<2>(upper), L::shift_left::<1>(upper)],
+            (_, 0) => [upper, L::shift_right::<2>(upper)],
+            _ => [L::shift_left::<4>(upper), L::shift_left::<2>(upper)],
+        };
+        let mask = L::splat_word(if BITS == 5 { 0x1010_1010 } else { 0x3030_3030 });
         let [low, high] = nibbles::<L>(word);
-        let mask = L::splat_word(mask);
         [L::or(low, L::and(upper[0], mask)), L::or(high, L::and(upper[1], mask))]
     }
 }

@@ -15,7 +15,7 @@ use dwindle_bundle::native::{BLOCK_ROWS, CODES_3BIT, MatMul, ORDER_3BIT, Unit};
 use super::super::super::lanes::LANES;
 use super::super::super::lanes::amx::{TILE_BYTES, TILE_DEPTH, TILE_ROWS, Tiles};
 use super::super::super::lanes::avx512::Avx512;
-use super::block::{Block, FIFTH_BIT, Second, TWO_BITS, fifth_bits, joined, two_bits};
+use super::block::{Block, Second, joined};
 use super::finish::finish;
 use super::{Bound, Run, borrow};
 
@@ -283,15 +283,17 @@ unsafe fn unpack<const BITS: u32>(block: Block, columns: Columns, to: *mut u8) {
                     }
                     5 | 6 => {
                         let upper = words[words_of_unit - 1];
-                        for w in 0..words_of_unit - 1 {
-                            let [low, high] = match BITS {
-                                5 => joined::<Avx512>(words[w], fifth_bits::<Avx512>(upper)[w], FIFTH_BIT),
-                                _ => joined::<Avx512>(words[w], two_bits::<Avx512>(upper)[w], TWO_BITS),
-                            };
+                        let mut put_eight = |[low, high]: [__m512i; 2]| {
                             put(low, high);
                             put(_mm512_srli_epi32::<8>(low), _mm512_srli_epi32::<8>(high));
                             put(_mm512_srli_epi32::<16>(low), _mm512_srli_epi32::<16>(high));
                             put(_mm512_srli_epi32::<24>(low), _mm512_srli_epi32::<24>(high));
+                        };
+                        put_eight(joined::<Avx512, BITS, 0>(words[0], upper));
+                        put_eight(joined::<Avx512, BITS, 1>(words[1], upper));
+                        if BITS == 5 {
+                            put_eight(joined::<Avx512, BITS, 2>(words[2], upper));
+                            put_eight(joined::<Avx512, BITS, 3>(words[3], upper));
                         }
                     }
                     _ => {
