@@ -16,7 +16,7 @@ fn main() {
     println!("{:24} {:>8}   {:>16}", "one thread", "MB/s", "squared error");
     report("read bf16", || read_floats(FloatType::Bf16, &bytes, &mut values).expect("lengths fit"));
     println!();
-    for format in ["q3g40f16", "q4g32f16", "q4g32f32", "q8g32f16"] {
+    for format in ["q3g40f16", "q4g32f16", "q4g32f32", "q4g32f16m", "q5g32f16", "q5g32f16m", "q6g32f16", "q8g32f16"] {
         let Ok(Format::Grouped(grouped)) = format.parse() else { panic!("{format} is grouped") };
         let mut words = vec![0; ROWS * grouped.words(COLUMNS)];
         let mut scales = vec![0.0; ROWS * grouped.scales(COLUMNS)];

@@ -1,25 +1,23 @@
 //! Rows of values to packed codes and scales, and back.
 
-use dwindle_schemes::Grouped;
+use dwindle_schemes::{Grouped, Zero};
 
 use crate::error::check_length;
 use crate::float::round;
+use crate::pack::{self, Meaning};
 use crate::rtn::{LANES, Levels, greatest_magnitude};
 use crate::wide::{self, Wide};
-use crate::{Error, Method, asymmetric, pack, rtn, search};
-
-/// Values of a group at most.
-pub const MAX_GROUP: usize = 4096;
+use crate::{Error, Method, asymmetric, minimum, rtn, search};
 
 /// Quantizes whole rows.
 ///
 /// - `values`: `[rows, columns]`, finite
 /// - `words`: `[rows, grouped.words(columns)]`, packed codes; the padding of each row's last group holds code 0
-/// - `scales`: `[rows, grouped.scales(columns)]`, zeros between them where groups have their own; already rounded to
+/// - `scales`: `[rows, grouped.scales(columns)]`, zeros or minimums between them where groups have their own; already rounded to
 ///   `grouped.scale`, so that [`write_floats`](crate::write_floats) stores them exactly
 ///
 /// # Errors
-/// [`Error::NotFinite`] and [`Error::ScaleOverflow`] name the place, counted in these rows (see [`Error::below`]);
+/// [`Error::NotFinite`], [`Error::ScaleOverflow`] and [`Error::MinimumOverflow`] name the place, counted in these rows (see [`Error::below`]);
 /// `words` and `scales` then hold an unspecified part. [`Error::Length`] and [`Error::Format`] if the slices do not
 /// belong together.
 pub fn encode_rows(
@@ -35,11 +33,13 @@ pub fn encode_rows(
     match grouped.bits {
         3 => wide::run(Encode::<3> { values, columns, grouped, method, words, scales }),
         4 => wide::run(Encode::<4> { values, columns, grouped, method, words, scales }),
+        5 => wide::run(Encode::<5> { values, columns, grouped, method, words, scales }),
+        6 => wide::run(Encode::<6> { values, columns, grouped, method, words, scales }),
         _ => wide::run(Encode::<8> { values, columns, grouped, method, words, scales }),
     }
 }
 
-/// Restores whole rows: `(code - zero) * scale`, in f32. Shapes as in [`encode_rows`].
+/// Restores whole rows: `(code - zero) * scale` or `code * scale + minimum`, in f32. Shapes as in [`encode_rows`].
 ///
 /// # Errors
 /// [`Error::Length`] and [`Error::Format`] if the slices do not belong together.
@@ -55,15 +55,15 @@ pub fn decode_rows(
     match grouped.bits {
         3 => wide::run(Decode::<3> { words, scales, columns, grouped, values }),
         4 => wide::run(Decode::<4> { words, scales, columns, grouped, values }),
+        5 => wide::run(Decode::<5> { words, scales, columns, grouped, values }),
+        6 => wide::run(Decode::<6> { words, scales, columns, grouped, values }),
         _ => wide::run(Decode::<8> { words, scales, columns, grouped, values }),
     }
     Ok(())
 }
 
 fn check(grouped: &Grouped, columns: usize, values: usize, words: usize, scales: usize) -> Result<(), Error> {
-    let whole_words = matches!(grouped.bits, 3 | 4 | 8) && grouped.group.is_multiple_of(grouped.codes_per_word());
-    let is_code = whole_words && grouped.constant_zero().is_none_or(|zero| zero <= grouped.max_code());
-    if !is_code || grouped.group == 0 || grouped.group > MAX_GROUP {
+    if !grouped.is_valid() {
         return Err(Error::Format(*grouped));
     }
     let rows = values.checked_div(columns).unwrap_or(0);
@@ -81,7 +81,7 @@ struct Encode<'a, const BITS: u32> {
     scales: &'a mut [f32],
 }
 
-const CHUNKS: usize = MAX_GROUP / LANES;
+const CHUNKS: usize = Grouped::MAX_GROUP / LANES;
 
 impl<const BITS: u32> Wide for Encode<'_, BITS> {
     type Output = Result<(), Error>;
@@ -96,7 +96,7 @@ impl<const BITS: u32> Wide for Encode<'_, BITS> {
         let mut normal = [[0.0; LANES]; CHUNKS];
         let mut codes = [[0; LANES]; CHUNKS];
         let mut tried = [[0; LANES]; CHUNKS];
-        let (words_per_group, scales_per_group) = (grouped.words_per_group(), grouped.scales(1));
+        let (words_per_group, scales_per_group) = (grouped.words_per_group(), grouped.scales_per_group());
         let levels = grouped.constant_zero().map(|zero| Levels::all(BITS, zero));
         let rows = values
             .chunks_exact(columns)
@@ -124,13 +124,25 @@ impl<const BITS: u32> Wide for Encode<'_, BITS> {
                     return Err(not_finite(row, column, values));
                 }
                 let (used, tried) = (&mut codes[..w.len()], &mut tried[..w.len()]);
-                let scale = match levels {
-                    Some(levels) => {
+                let scale = match (levels, grouped.zero) {
+                    (Some(levels), _) => {
                         let scale = rtn::encode_group(w, greatest, levels.symmetric(), used);
                         stored[0] = round(grouped.scale, scale);
                         scale
                     }
-                    None => {
+                    (None, Zero::Minimum) => {
+                        let used = &mut used.as_flattened_mut()[..values.len()];
+                        let tried = &mut tried.as_flattened_mut()[..values.len()];
+                        let normal = &mut normal.as_flattened_mut()[..values.len()];
+                        let choice = minimum::encode_group(values, BITS, grouped.scale, method, used, normal, tried);
+                        let (scale, minimum) = choice.unrounded;
+                        if !choice.minimum.is_finite() {
+                            return Err(Error::MinimumOverflow { row, column, minimum, float: grouped.scale });
+                        }
+                        stored.copy_from_slice(&[choice.scale, choice.minimum]);
+                        scale
+                    }
+                    (None, _) => {
                         let choice = asymmetric::encode_group(w, BITS, grouped.scale, method, used, tried);
                         stored.copy_from_slice(&[choice.scale, choice.zero as f32]);
                         choice.unrounded
@@ -186,9 +198,13 @@ impl<const BITS: u32> Wide for Decode<'_, BITS> {
             let groups = values
                 .chunks_mut(grouped.group)
                 .zip(words.chunks_exact(grouped.words_per_group()))
-                .zip(scales.chunks_exact(grouped.scales(1)));
-            for ((values, words), scale) in groups {
-                pack::decode_group::<BITS>(words, scale[0], zero.unwrap_or_else(|| scale[1]), values);
+                .zip(scales.chunks_exact(grouped.scales_per_group()));
+            for ((values, words), stored) in groups {
+                let meaning = match (grouped.zero, stored) {
+                    (Zero::Minimum, &[scale, minimum]) => Meaning::Minimum { scale, minimum },
+                    _ => Meaning::Zero { scale: stored[0], zero: zero.unwrap_or_else(|| stored[1]) },
+                };
+                pack::decode_group::<BITS>(words, meaning, values);
             }
         }
     }

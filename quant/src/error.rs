@@ -32,6 +32,20 @@ pub enum Error {
         /// Type of the stored scales.
         float: FloatType,
     },
+    /// A group whose minimum is infinite in the type of the stored scales.
+    #[error(
+        "row {row}, columns from {column}: the minimum {minimum:e} of this group is beyond {float}; use a scheme with f32 scales"
+    )]
+    MinimumOverflow {
+        /// Row, counted from the first one given to the function (see [`Error::below`]).
+        row: usize,
+        /// First column of the group.
+        column: usize,
+        /// The minimum before it was rounded.
+        minimum: f32,
+        /// Type of the stored scales.
+        float: FloatType,
+    },
     /// A value that is not finite once it is stored.
     #[error("value {index} is {value:e}, which {float} cannot hold; use a scheme that stores this tensor in f32")]
     Unstorable {
@@ -52,15 +66,17 @@ pub enum Error {
         /// The length that fits the others.
         needed: usize,
     },
-    /// Bits other than 3, 4 and 8, a zero that is no code, or a group that is empty, too long or not of whole words.
-    #[error("{} bits in groups of {} with zero {:?} are no format: 3, 4 or 8 bits, groups of whole words, at most {} values, a code as zero", .0.bits, .0.group, .0.zero, crate::MAX_GROUP)]
+    /// Not [valid](Grouped::is_valid).
+    #[error("{} bits in groups of {} with zero {:?} are not a format: {:?} bits, groups of whole units and at most {} values, a code as zero", .0.bits, .0.group, .0.zero, Grouped::BITS, Grouped::MAX_GROUP)]
     Format(Grouped),
 }
 
 impl Error {
     /// The same error when `rows` rows lie above those that the function was given, as in a block of a matrix.
     pub fn below(mut self, rows: usize) -> Self {
-        if let Error::NotFinite { row, .. } | Error::ScaleOverflow { row, .. } = &mut self {
+        if let Error::NotFinite { row, .. } | Error::ScaleOverflow { row, .. } | Error::MinimumOverflow { row, .. } =
+            &mut self
+        {
             *row += rows;
         }
         self

@@ -65,8 +65,8 @@ fn without_padding(codes: &Tensor, columns: usize, grouped: &Grouped) -> Vec<u8>
     let per_row = grouped.words(columns);
     let mut bytes = Vec::new();
     for (index, word) in codes.bytes.as_chunks::<4>().0.iter().enumerate() {
-        let first = index % per_row * grouped.codes_per_word();
-        let used = columns.saturating_sub(first).min(grouped.codes_per_word()) as u32 * grouped.bits;
+        let first = index % per_row * grouped.unit_codes();
+        let used = columns.saturating_sub(first).min(grouped.unit_codes()) as u32 * grouped.bits;
         let mask = ((1_u64 << used) - 1) as u32;
         let word = u32::from_le_bytes(*word);
         bytes.extend((word & mask).to_le_bytes());

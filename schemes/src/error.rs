@@ -28,7 +28,7 @@ pub enum Error {
         /// Keys to add, all of them.
         missing: Vec<&'static str>,
     },
-    /// A format that does not parse, has other bits than 3, 4 or 8, or groups that do not fill whole words.
+    /// A format that does not parse, or whose bits, group and zero do not belong together.
     #[error("scheme `{scheme}`, formats.{key}: {source}")]
     Format {
         /// The scheme's name.

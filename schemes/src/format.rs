@@ -53,6 +53,9 @@ pub enum Zero {
     Fixed(u32),
     /// Each group's own, a number of the scales' type that is stored after the group's scale.
     Stored,
+    /// No code: each group stores its least value, `minimum`, after its scale, in the scales' type, and
+    /// `value = code * scale + minimum`.
+    Minimum,
 }
 
 impl Zero {
@@ -65,41 +68,79 @@ impl Zero {
 /// Group quantization along the rows of a matrix `[rows, k]`.
 ///
 /// A row is padded to a multiple of `group`; each group of consecutive values shares one scale.
-/// `value = (code - zero) * scale`. Codes are packed into `u32` words, the lowest
-/// bits first, [`codes_per_word`](Self::codes_per_word) in each (3-bit words leave the two highest bits 0), and a
-/// group always fills whole words. Padding holds code 0, which does not decode to 0: readers bound `k`.
-/// The scales of a row are one number a group, or with [`Zero::Stored`] two: scale, zero, scale, zero, ….
-/// With a centred zero the layout is MLC LLM's (`python/mlc_llm/quantization/group_quantization.py`).
+/// `value = (code - zero) * scale`, or `code * scale + minimum` with [`Zero::Minimum`].
+///
+/// Codes are packed into `u32` words by whole *units* of [`unit_codes`](Self::unit_codes) codes and
+/// [`unit_words`](Self::unit_words) words; a group is whole units. For 3, 4 and 8 bits a unit is one word, the lowest
+/// bits first (3-bit words leave the two highest bits 0). A unit of 5 or 6 bits begins with the codes' lower four bits,
+/// laid out like 4-bit words, followed by one word of their upper bits: bit `i` is code `i >> 4` for 5 bits, bits `2i` and
+/// `2i + 1` for 6. Padding holds code 0, which does not decode to 0: readers bound `k`.
+///
+/// The scales of a row are one number a group, or with [`Zero::Stored`] and [`Zero::Minimum`] two: scale, zero, scale,
+/// zero, ….
+/// With 3, 4 or 8 bits and a centred zero the layout is MLC LLM's
+/// (`python/mlc_llm/quantization/group_quantization.py`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Grouped {
-    /// Bits of a code: 3, 4 or 8.
+    /// Bits of a code, one of [`BITS`](Self::BITS).
     pub bits: u32,
-    /// Values that share a scale; a multiple of `codes_per_word`.
+    /// Values that share a scale; a multiple of `unit_codes`.
     pub group: usize,
-    /// Type of the stored scales, and of zeros.
+    /// Type of the stored scales, and of zeros and minimums.
     pub scale: FloatType,
-    /// The code that stands for 0.
+    /// The code that stands for 0, or what takes its place.
     pub zero: Zero,
 }
 
 impl Grouped {
-    /// Codes in a `u32` word: 10, 8 or 4.
-    pub const fn codes_per_word(&self) -> usize {
-        (32 / self.bits) as usize
+    /// All widths of codes.
+    pub const BITS: [u32; 5] = [3, 4, 5, 6, 8];
+
+    /// Values of a group at most.
+    pub const MAX_GROUP: usize = 4096;
+
+    /// Whether bits, group and zero belong together: bits of [`BITS`](Self::BITS), a group of whole units, not empty and
+    /// of at most [`MAX_GROUP`](Self::MAX_GROUP) values, and a code as fixed zero.
+    pub fn is_valid(&self) -> bool {
+        Self::BITS.contains(&self.bits)
+            && (1..=Self::MAX_GROUP).contains(&self.group)
+            && self.group.is_multiple_of(self.unit_codes())
+            && self.constant_zero().is_none_or(|zero| zero <= self.max_code())
     }
 
-    /// The code that stands for 0 in all groups; `None` where each stores its own.
+    /// Codes of a unit: 10, 8, 32, 16 and 4 for 3, 4, 5, 6 and 8 bits.
+    pub const fn unit_codes(&self) -> usize {
+        match self.bits {
+            5 => 32,
+            6 => 16,
+            bits => (32 / bits) as usize,
+        }
+    }
+
+    /// `u32` words of a unit: 5 and 3 for 5 and 6 bits, otherwise 1.
+    pub const fn unit_words(&self) -> usize {
+        match self.bits {
+            5 => 5,
+            6 => 3,
+            _ => 1,
+        }
+    }
+
+    /// The code that stands for 0 in all groups; `None` where each stores its own, or a minimum.
     pub const fn constant_zero(&self) -> Option<u32> {
         match self.zero {
             Zero::Centered => Some(centre(self.bits)),
             Zero::Fixed(code) => Some(code),
-            Zero::Stored => None,
+            Zero::Stored | Zero::Minimum => None,
         }
     }
 
-    /// Whether zeros lie between the scales.
-    pub const fn stores_zeros(&self) -> bool {
-        matches!(self.zero, Zero::Stored)
+    /// Numbers that a group has in the tensor of scales: 2 where zeros or minimums lie between them, else 1.
+    pub const fn scales_per_group(&self) -> usize {
+        match self.zero {
+            Zero::Centered | Zero::Fixed(_) => 1,
+            Zero::Stored | Zero::Minimum => 2,
+        }
     }
 
     /// The greatest code that fits.
@@ -112,19 +153,37 @@ impl Grouped {
         k.div_ceil(self.group)
     }
 
-    /// Numbers that a row of `k` values has in the tensor of scales: zeros, where stored, included.
+    /// Numbers that a row of `k` values has in the tensor of scales: stored zeros and minimums included.
     pub const fn scales(&self, k: usize) -> usize {
-        if self.stores_zeros() { 2 * self.groups(k) } else { self.groups(k) }
+        self.groups(k) * self.scales_per_group()
     }
 
     /// Words of a group.
     pub const fn words_per_group(&self) -> usize {
-        self.group / self.codes_per_word()
+        self.group / self.unit_codes() * self.unit_words()
     }
 
     /// Words of a row of `k` values.
     pub const fn words(&self, k: usize) -> usize {
         self.groups(k) * self.words_per_group()
+    }
+
+    /// Code `index` of the row, group or unit that `words` begins with: the layout's definition, for readers of few codes.
+    ///
+    /// # Panics
+    /// If `words` ends before it.
+    pub fn code(&self, words: &[u32], index: usize) -> u32 {
+        let unit = &words[index / self.unit_codes() * self.unit_words()..][..self.unit_words()];
+        let index = index % self.unit_codes();
+        match unit {
+            [word] => word >> (index as u32 * self.bits) & self.max_code(),
+            [low @ .., high] => {
+                let upper = self.bits - 4;
+                let low = low[index / 8] >> (4 * (index % 8)) & 15;
+                low | (high >> (index as u32 * upper) & ((1 << upper) - 1)) << 4
+            }
+            [] => 0,
+        }
     }
 }
 
@@ -137,7 +196,7 @@ const fn centre(bits: u32) -> u32 {
 pub enum Format {
     /// One tensor of floats, as it is.
     Plain(FloatType),
-    /// Codes and scales, and zeros between the scales where groups have their own.
+    /// Codes and scales, and zeros or minimums between the scales where groups have their own.
     Grouped(Grouped),
 }
 
@@ -157,7 +216,7 @@ impl Format {
 }
 
 /// `f32`, `f16`, or `q4g32f16`: bits, group and type of the scales; then `z8` where 8 is the code of 0, `z` where zeros
-/// are stored.
+/// are stored, `m` where minimums are.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -168,6 +227,7 @@ impl fmt::Display for Format {
                     Zero::Centered => Ok(()),
                     Zero::Fixed(code) => write!(f, "z{code}"),
                     Zero::Stored => f.write_str("z"),
+                    Zero::Minimum => f.write_str("m"),
                 }
             }
         }
@@ -177,7 +237,7 @@ impl fmt::Display for Format {
 /// What was not a [`Format`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
+    "`{0}` is not a storage format: expected f32, f16, bf16, or bits, group and scale type as in q4g32f16 (3, 4, 5, 6 or 8 bits; groups are multiples of 10, 8, 32, 16 or 4 values, up to 4096), with the suffix z for stored zeros, z8 for zero code 8, m for stored minimums"
 )]
 pub struct ParseFormatError(String);
 
@@ -200,22 +260,20 @@ fn parse(text: &str) -> Option<Format> {
     let (bits, rest) = text.strip_prefix('q')?.split_once('g')?;
     let letters = rest.find(|c: char| !c.is_ascii_digit())?;
     let (group, rest) = rest.split_at(letters);
-    let (scale, zero) = rest.split_once('z').map_or((rest, None), |(scale, zero)| (scale, Some(zero)));
+    let suffix = rest.find(['z', 'm']).unwrap_or(rest.len());
+    let (scale, suffix) = rest.split_at(suffix);
     let bits = bits.parse().ok()?;
-    if !matches!(bits, 3 | 4 | 8) {
-        return None;
-    }
-    let zero = match zero {
-        None => Zero::Centered,
-        Some("") => Zero::Stored,
-        Some(code) => match code.parse().ok()? {
-            code if code < 1 << bits => Zero::of(bits, code),
+    let zero = match suffix {
+        "" => Zero::Centered,
+        "z" => Zero::Stored,
+        "m" => Zero::Minimum,
+        _ => match suffix.strip_prefix('z')?.parse().ok()? {
+            code if Grouped::BITS.contains(&bits) => Zero::of(bits, code),
             _ => return None,
         },
     };
     let grouped = Grouped { bits, group: group.parse().ok()?, scale: float(scale)?, zero };
-    let valid = grouped.group.is_multiple_of(grouped.codes_per_word()) && grouped.group > 0 && grouped.group <= 4096;
-    valid.then_some(Format::Grouped(grouped))
+    grouped.is_valid().then_some(Format::Grouped(grouped))
 }
 
 impl Serialize for Format {
@@ -232,23 +290,43 @@ impl<'de> Deserialize<'de> for Format {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
+
+    fn grouped(text: &str) -> Grouped {
+        match text.parse().unwrap() {
+            Format::Grouped(grouped) => grouped,
+            Format::Plain(_) => panic!("{text} is plain"),
+        }
+    }
 
     #[test]
     fn text_round_trips() {
         let plain_and_centred = ["f32", "f16", "bf16", "q4g32f16", "q4g32f32", "q3g40f16", "q8g32f16"];
-        let other_zeros = ["q4g32f16z8", "q4g32f16z0", "q8g32f16z128", "q4g128f16z", "q3g40f32z"];
-        for text in plain_and_centred.into_iter().chain(other_zeros) {
-            assert_eq!(text.parse::<Format>().unwrap().to_string(), text);
+        let more_bits = ["q5g32f16", "q5g64f32", "q6g16f16", "q6g32f16", "q6g48f32"];
+        let other_zeros = ["q4g32f16z8", "q4g32f16z0", "q8g32f16z128", "q4g128f16z", "q3g40f32z", "q4g16f16z4"];
+        let more_zeros = ["q5g32f16z16", "q6g16f16z32", "q5g32f32z", "q6g4096f16z", "q5g32f16z31", "q6g16f16z0"];
+        let minimums = ["q4g32f16m", "q5g32f16m", "q4g16f16m", "q6g16f32m", "q3g10f16m", "q8g4f16m"];
+        let all = plain_and_centred.iter().chain(&more_bits).chain(&other_zeros).chain(&more_zeros).chain(&minimums);
+        for text in all {
+            assert_eq!(text.parse::<Format>().unwrap().to_string(), *text);
         }
-        for text in ["", "q", "q5g32f16", "q4g30f16", "q4g0f16", "q3g32f16", "q4g32", "f64", "q4g32f16x", "q99g32f16"] {
+        for text in ["", "q", "q4g30f16", "q4g0f16", "q3g32f16", "q4g32", "f64", "q4g32f16x", "q99g32f16", "q7g32f16"] {
             assert!(text.parse::<Format>().is_err(), "{text}");
         }
         for text in ["q4g32f16z16", "q4g32f16z-1", "q4g32f16zz", "q4g32z8", "f16z", "q4z8g32f16", "q4g32f16z8z"] {
             assert!(text.parse::<Format>().is_err(), "{text}");
         }
-        let centred: Format = "q4g32f16z7".parse().unwrap();
-        assert_eq!(centred.to_string(), "q4g32f16", "one text for each format");
+        let groups = ["q5g16f16", "q5g40f16", "q5g0f16", "q6g8f16", "q6g24f16", "q5g4128f16", "q2g32f16", "q0g32f16"];
+        let suffixes = ["q5g32f16z32", "q6g16f16z64", "q4g32f16mz", "q4g32f16zm", "q4g32f16m0", "q4g32m", "f16m", "m"];
+        for text in groups.into_iter().chain(suffixes).chain(["q33g32f16z0", "q0g32f16z0"]) {
+            assert!(text.parse::<Format>().is_err(), "{text}");
+        }
+        for (text, short) in [("q4g32f16z7", "q4g32f16"), ("q5g32f16z15", "q5g32f16"), ("q6g16f16z31", "q6g16f16")] {
+            assert_eq!(text.parse::<Format>().unwrap().to_string(), short, "one text for each format");
+        }
+        expect!["`q5g40f16` is not a storage format: expected f32, f16, bf16, or bits, group and scale type as in q4g32f16 (3, 4, 5, 6 or 8 bits; groups are multiples of 10, 8, 32, 16 or 4 values, up to 4096), with the suffix z for stored zeros, z8 for zero code 8, m for stored minimums"].assert_eq(&"q5g40f16".parse::<Format>().unwrap_err().to_string());
     }
 
     /// Gemma-2B's embedding, and rows whose last group is padded.
@@ -261,5 +339,33 @@ mod tests {
         assert!((q4.bits_per_weight(4304) - 4.517).abs() < 1e-3);
         let zeros: Format = "q4g128f16z".parse().unwrap();
         assert_eq!(zeros.bits_per_weight(4096), 4.25);
+        let table =
+            [("q5g32f16", 5.5), ("q6g32f16", 6.5), ("q6g16f16z32", 7.0), ("q4g32f16m", 5.0), ("q5g32f16m", 6.0)];
+        for (text, bits) in table {
+            assert_eq!(text.parse::<Format>().unwrap().bits_per_weight(4096), bits, "{text}");
+        }
+        // One value in a second group.
+        assert_eq!(grouped("q5g32f16").words(33), 10);
+        assert_eq!(grouped("q6g48f16").words(49), 18);
+        assert_eq!(grouped("q5g32f16m").scales(33), 4);
+    }
+
+    /// Units written out by hand, and the second unit of a row.
+    #[test]
+    fn codes_of_words() {
+        let q5 = grouped("q5g32f16");
+        let words = [0x7654_3210, 0xfedc_ba98, 0x0000_0000, 0xffff_ffff, 0xff00_8001, 0x10, 0, 0, 0, 0x2];
+        let codes: Vec<u32> = (0..34).map(|index| q5.code(&words, index)).collect();
+        let upper = |index: usize| if index == 0 || index == 15 || index >= 24 { 16 } else { 0 };
+        let low = |index: usize| [index, index, 0, 15][index / 8] as u32 + upper(index);
+        assert_eq!(codes[..32], (0..32).map(low).collect::<Vec<_>>());
+        assert_eq!(codes[32..], [0, 17]);
+        let q6 = grouped("q6g16f16");
+        let words = [0x7654_3210, 0xfedc_ba98, 0xe4e4_e4e4, 0xf, 0, 0x3];
+        let codes: Vec<u32> = (0..17).map(|index| q6.code(&words, index)).collect();
+        assert_eq!(codes[..16], (0..16).map(|index| index + 16 * (index % 4)).collect::<Vec<_>>());
+        assert_eq!(codes[16], 63);
+        let q3 = grouped("q3g10f16");
+        assert_eq!([0, 1, 9, 10].map(|index| q3.code(&[0x3800_0011, 5], index)), [1, 2, 7, 5]);
     }
 }

@@ -212,7 +212,11 @@ mod tests {
             q0f32        32 kv f32 | f32 f32 f32 f32 f32 f32 f32
             q0f16        16 kv f16 | f16 f16 f16 f16 f16 f16 f32
             q8f16_1     8.5 kv f16 | q8g32f16 q8g32f16 q8g32f16 q8g32f16 q8g32f16 f16 f32
+            q6f16_1     6.5 kv f16 | q6g32f16 q6g32f16 q6g32f16 q8g32f16 q8g32f16 f16 f32
+            q5f16_min     6 kv f16 | q5g32f16m q5g32f16m q5g32f16m q8g32f16 q8g32f16 f16 f32
+            q5f16_1     5.5 kv f16 | q5g32f16 q5g32f16 q5g32f16 q8g32f16 q8g32f16 f16 f32
             q4f32_1       5 kv f32 | q4g32f32 q4g32f32 q4g32f32 q8g32f32 q8g32f32 f32 f32
+            q4f16_min     5 kv f16 | q4g32f16m q4g32f16m q4g32f16m q8g32f16 q8g32f16 f16 f32
             q4f16_1     4.5 kv f16 | q4g32f16 q4g32f16 q4g32f16 q8g32f16 q8g32f16 f16 f32
             q4f16_asym 4.25 kv f16 | q4g128f16z q4g128f16z q4g128f16z q8g32f16 q8g32f16 f16 f32
             q3f16_1     3.6 kv f16 | q3g40f16 q3g40f16 q3g40f16 q8g32f16 q8g32f16 f16 f32
@@ -300,14 +304,14 @@ mod tests {
             "\nlinear = \"q4g32f16\"",
             "\nlinear = \"q3g32f16\"",
             expect![
-                "scheme `q4f16_1`, formats.linear: `q3g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
+                "scheme `q4f16_1`, formats.linear: `q3g32f16` is not a storage format: expected f32, f16, bf16, or bits, group and scale type as in q4g32f16 (3, 4, 5, 6 or 8 bits; groups are multiples of 10, 8, 32, 16 or 4 values, up to 4096), with the suffix z for stored zeros, z8 for zero code 8, m for stored minimums"
             ],
         );
         check_error(
             "\nlinear = \"q4g32f16\"",
-            "\nlinear = \"q5g32f16\"",
+            "\nlinear = \"q5g40f16\"",
             expect![
-                "scheme `q4f16_1`, formats.linear: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
+                "scheme `q4f16_1`, formats.linear: `q5g40f16` is not a storage format: expected f32, f16, bf16, or bits, group and scale type as in q4g32f16 (3, 4, 5, 6 or 8 bits; groups are multiples of 10, 8, 32, 16 or 4 values, up to 4096), with the suffix z for stored zeros, z8 for zero code 8, m for stored minimums"
             ],
         );
         check_error(
@@ -333,7 +337,7 @@ mod tests {
 
     #[test]
     fn unknown_names_get_the_list() {
-        expect!["there is no scheme `q4_k_m`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q4f16_asym, q3f16_1"]
+        expect!["there is no scheme `q4_k_m`; there are q0f32, q0f16, q8f16_1, q6f16_1, q5f16_min, q5f16_1, q4f32_1, q4f16_min, q4f16_1, q4f16_asym, q3f16_1"]
             .assert_eq(&Scheme::builtin("q4_k_m").unwrap_err().to_string());
     }
 }

@@ -10,9 +10,10 @@ use dwindle_compiler::graph::recipe::{self, Tensors};
 use dwindle_compiler::graph::{Builder, CallScalar, Op, Type};
 use dwindle_compiler::kernels::{Emitted, KernelSpec, emit, validate};
 use dwindle_compiler::target::{Target, TargetName};
+use dwindle_quant::pack_codes;
 use dwindle_runtime::Executor;
 use dwindle_runtime::device::gpu::{Gpu, Options};
-use dwindle_schemes::{FloatType, Format};
+use dwindle_schemes::{FloatType, Format, Grouped, Zero};
 use half::f16;
 
 /// Copies words, so that a test can read a buffer that is no output.
@@ -215,9 +216,13 @@ pub fn stored(format: Format, n: usize, k: usize, numbers: &mut Numbers) -> Stor
             let positive = numbers.floats(n * g.groups(k)).into_iter().map(|v| f16::from_f32(v.abs() * 0.1 + 0.01));
             // Zeros need not be whole.
             let mut zero = || f16::from_f32((numbers.next() % (4 << g.bits)) as f32 * 0.25);
-            let scales: Vec<f16> = match g.stores_zeros() {
-                true => positive.flat_map(|scale| [scale, zero()]).collect(),
-                false => positive.collect(),
+            let scales: Vec<f16> = match g.zero {
+                Zero::Stored => positive.flat_map(|scale| [scale, zero()]).collect(),
+                // Minimums may be on either side of 0.
+                Zero::Minimum => {
+                    positive.flat_map(|scale| [scale, f16::from_f32(2.0 - 0.125 * zero().to_f32())]).collect()
+                }
+                Zero::Centered | Zero::Fixed(_) => positive.collect(),
             };
             let floats: Vec<f32> = scales.iter().map(|scale| scale.to_f32()).collect();
             let (scale_words, scale_data) = match g.scale {
@@ -235,12 +240,11 @@ pub fn stored(format: Format, n: usize, k: usize, numbers: &mut Numbers) -> Stor
     }
 }
 
-fn code_row(g: &dwindle_schemes::Grouped, k: usize, numbers: &mut Numbers) -> Vec<u32> {
+/// Codes are random in the padding, too: nothing of it may reach a result.
+fn code_row(g: &Grouped, k: usize, numbers: &mut Numbers) -> Vec<u32> {
     let mut words = vec![0; g.words(k)];
-    for column in 0..k {
-        words[column / g.codes_per_word()] |=
-            (numbers.next() & g.max_code()) << ((column % g.codes_per_word()) as u32 * g.bits);
-    }
+    let codes: Vec<u8> = (0..g.groups(k) * g.group).map(|_| (numbers.next() & g.max_code()) as u8).collect();
+    pack_codes(g, &codes, &mut words).unwrap();
     words
 }
 

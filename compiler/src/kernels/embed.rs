@@ -16,7 +16,7 @@ pub(super) fn emit(spec: &EmbedSpec) -> Result<Emitted, Error> {
     prelude.constant("FIRST_ROW", spec.first_row).constant("N", spec.n).constant("COLUMNS", spec.columns);
     prelude.float("SCALE", spec.scale);
     prelude.bind("tokens", Access::ReadWrite, "u32");
-    weights.bind(&mut prelude);
+    weights.bind_values(&mut prelude);
     prelude.bind("y", Access::ReadWrite, "f32").push(weights.value_text());
     let EmbedSpec { format, n, columns, first_row, .. } = spec;
     let name = format!(

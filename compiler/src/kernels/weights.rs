@@ -5,11 +5,15 @@
 //! integer, so it comes out multiplied by a power of two, and that power is divided out elsewhere (from x where x is
 //! reused by several rows, from the scale otherwise). This saves most of the shifts. Bits above 23 would not be exact in
 //! a float, so codes there are taken from the word shifted right by 16.
+//!
+//! Codes of 5 and 6 bits lie in two places. `spread` joins the lower bits of eight codes with their upper bits: one word
+//! has the codes 0, 2, 4 and 6 in its bytes, the other 1, 3, 5 and 7, from where they are masked in place like any other.
+//! Their highest bit is bit 29, so all of them are exact in a float.
 
 use std::fmt::Write;
 
 use dwindle_bundle::Access;
-use dwindle_schemes::{FloatType, Format, Grouped};
+use dwindle_schemes::{FloatType, Format, Grouped, Zero};
 
 use super::Error;
 use super::prelude::Prelude;
@@ -21,7 +25,7 @@ pub(super) struct Weights {
     pub format: Format,
     /// Columns without padding.
     pub k: usize,
-    /// Words of a block.
+    /// Words of a block; with codes in [two places](split), of the words that `spread` gives for eight codes.
     words: usize,
     /// Values of a block.
     pub values: usize,
@@ -33,9 +37,10 @@ impl Weights {
         let (words, values) = match format {
             Format::Plain(FloatType::F32) => (4, 4),
             Format::Plain(FloatType::F16) => (4, 8),
+            Format::Grouped(g) if g.scale != FloatType::Bf16 && split(g) => (2, blocked_units(g) * g.unit_codes()),
             Format::Grouped(g) if g.scale != FloatType::Bf16 => {
                 let words = [4, 2, 1].into_iter().find(|n| g.words_per_group().is_multiple_of(*n)).unwrap_or(1);
-                (words, words * g.codes_per_word())
+                (words, words * g.unit_codes())
             }
             Format::Plain(FloatType::Bf16) | Format::Grouped(_) => {
                 return Err(Error::Unsupported {
@@ -52,7 +57,7 @@ impl Weights {
     pub(super) fn row_blocks(&self) -> usize {
         match self.format {
             Format::Plain(_) => self.k.div_ceil(self.values),
-            Format::Grouped(g) => g.words(self.k) / self.words,
+            Format::Grouped(g) => g.groups(self.k) * (g.group / self.values),
         }
     }
 
@@ -66,9 +71,14 @@ impl Weights {
         self.k.is_multiple_of(4) && self.values.is_multiple_of(4)
     }
 
-    /// Declares the bindings, of whole blocks, and `scale_of`.
+    /// Declares the bindings, of whole blocks where they are one load, and `scale_of`.
     pub(super) fn bind(&self, prelude: &mut Prelude) {
-        self.bind_as(prelude, self.words);
+        self.bind_as(prelude, if split_format(self.format) { self.load_words() } else { self.words });
+    }
+
+    /// Declares the bindings for [`value_text`](Self::value_text).
+    pub(super) fn bind_values(&self, prelude: &mut Prelude) {
+        self.bind_as(prelude, if split_format(self.format) { 1 } else { self.words });
     }
 
     fn bind_as(&self, prelude: &mut Prelude, words: usize) {
@@ -77,9 +87,9 @@ impl Weights {
             Format::Plain(FloatType::F32) => prelude.bind("weights", Access::Read, "vec4<f32>"),
             Format::Plain(_) => prelude.bind("weights", Access::Read, word),
             Format::Grouped(g) => {
-                let scale = match (g.scale, g.stores_zeros()) {
-                    (FloatType::F32, false) => "f32",
-                    (FloatType::F32, true) => "vec2<f32>",
+                let scale = match (g.scale, g.scales_per_group()) {
+                    (FloatType::F32, 1) => "f32",
+                    (FloatType::F32, _) => "vec2<f32>",
                     _ => "u32",
                 };
                 prelude.bind("weights", Access::Read, word).bind("scales", Access::Read, scale)
@@ -118,10 +128,13 @@ impl Weights {
 
     /// Word of a value of a block, the shift at which it is masked, and whether from the word shifted by 16.
     fn place(&self, g: Grouped, value: usize) -> (usize, u32, bool) {
+        if split(g) {
+            return (value % 2, 8 * (value % 8 / 2) as u32, false);
+        }
         let value = value.min(self.values - 1);
-        let shift = (value % g.codes_per_word()) as u32 * g.bits;
+        let shift = (value % g.unit_codes()) as u32 * g.bits;
         let from_high = shift + g.bits > 24;
-        (value / g.codes_per_word(), if from_high { shift - 16 } else { shift }, from_high)
+        (value / g.unit_codes(), if from_high { shift - 16 } else { shift }, from_high)
     }
 
     /// What undoes the masking in place: a vec4 of powers of two, or `None` for plain floats.
@@ -131,7 +144,8 @@ impl Weights {
         Some(format!("vec4<f32>({})", (4 * index..4 * index + 4).map(factor).collect::<Vec<_>>().join(", ")))
     }
 
-    /// `values0(code, high)`, `values1(…)`, …: the vec4s of what one load brings ([`vector`](Self::vector)).
+    /// `values0(code, high)`, `values1(…)`, …: the vec4s of what one load brings ([`vector`](Self::vector)), or of what
+    /// `spread` gives.
     fn values_text(&self) -> String {
         let ty = match (self.format, self.words) {
             (Format::Plain(FloatType::F32), _) => "vec4<f32>",
@@ -139,38 +153,79 @@ impl Weights {
             (_, 2) => "vec2<u32>",
             _ => "vec4<u32>",
         };
-        let high = if self.needs_high() { format!(", high: {ty}") } else { String::new() };
-        let function = |i| {
-            let value = self.vector("code", "high", i);
-            format!("fn values{i}(code: {ty}{high}) -> vec4<f32> {{ return {value}; }}\n")
+        let (vectors, mut text) = match self.format {
+            Format::Grouped(g) if split(g) => (2, spread_text(g)),
+            _ => (self.vectors(), String::new()),
         };
-        (0..self.vectors()).map(function).collect()
+        let high = if self.needs_high() { format!(", high: {ty}") } else { String::new() };
+        for i in 0..vectors {
+            let value = self.vector("code", "high", i);
+            text += &format!("fn values{i}(code: {ty}{high}) -> vec4<f32> {{ return {value}; }}\n");
+        }
+        text
     }
 
     /// `dot_block(row, block, x: XBlock) -> f32`: the product of a block of a row with a block of x, whose vectors were
     /// multiplied by [`factors`](Self::factors).
     pub(super) fn dot_block_text(&self) -> String {
         let mut text = self.values_text();
-        text += "fn dot_block(row: u32, block: u32, x: XBlock) -> f32 {\n    \
-                 let code = weights[row * ROW_BLOCKS + block];\n";
-        let mut arguments = "code";
-        if self.needs_high() {
-            arguments = "code, high";
-            text += &format!("    let high = {};\n", self.high("code"));
-        }
-        let products: Vec<_> = (0..self.vectors()).map(|i| format!("dot(values{i}({arguments}), x.v{i})")).collect();
+        text += "fn dot_block(row: u32, block: u32, x: XBlock) -> f32 {\n";
+        let products: Vec<_> = match self.format {
+            Format::Grouped(g) if split(g) => {
+                text += &self.spread_block_text(g);
+                (0..self.vectors()).map(|i| format!("dot(values{}(code{}), x.v{i})", i % 2, i / 2)).collect()
+            }
+            _ => {
+                text += "    let code = weights[row * ROW_BLOCKS + block];\n";
+                let mut arguments = "code";
+                if self.needs_high() {
+                    arguments = "code, high";
+                    text += &format!("    let high = {};\n", self.high("code"));
+                }
+                (0..self.vectors()).map(|i| format!("dot(values{i}({arguments}), x.v{i})")).collect()
+            }
+        };
         let sum = products.join("\n        + ");
         match self.format {
             Format::Plain(_) => text += &format!("    return {sum};\n}}"),
             Format::Grouped(g) => {
                 text += &format!("    let sum = {sum};\n");
-                text += &match g.constant_zero() {
-                    Some(zero) => format!("    return scale_of(row, block) * (sum - {zero}.0 * x.total);\n}}"),
-                    None => "    let scale = scale_of(row, block);\n    \
-                             return scale.x * (sum - scale.y * x.total);\n}"
-                        .to_owned(),
+                let pair = "    let scale = scale_of(row, block);\n    return ";
+                text += &match (g.constant_zero(), g.zero) {
+                    (Some(zero), _) => format!("    return scale_of(row, block) * (sum - {zero}.0 * x.total);\n}}"),
+                    (None, Zero::Minimum) => format!("{pair}scale.x * sum + scale.y * x.total;\n}}"),
+                    (None, _) => format!("{pair}scale.x * (sum - scale.y * x.total);\n}}"),
                 };
             }
+        }
+        text
+    }
+
+    /// Words that one load brings where codes are in two places.
+    fn load_words(&self) -> usize {
+        match self.format {
+            Format::Grouped(g) if (self.values / g.unit_codes() * g.unit_words()).is_multiple_of(2) => 2,
+            _ => 1,
+        }
+    }
+
+    /// `code0`, `code1`, …: what `spread` gives for each eight codes of a block.
+    fn spread_block_text(&self, g: Grouped) -> String {
+        let (words, load) = (self.values / g.unit_codes() * g.unit_words(), self.load_words());
+        let loads = words / load;
+        let mut text = format!("    let at = (row * ROW_BLOCKS + block) * {loads}u;\n");
+        for i in 0..loads {
+            text += &format!("    let load{i} = weights[at + {i}u];\n");
+        }
+        let word = |i: usize| match load {
+            1 => format!("load{i}"),
+            _ => format!("load{}.{}", i / 2, ["x", "y"][i % 2]),
+        };
+        let lows = g.unit_words() - 1;
+        for i in 0..self.values / 8 {
+            let (unit, low) = (i / lows * g.unit_words(), i % lows);
+            let high = format!("{} >> {}u", word(unit + lows), 8 * low as u32 * (g.bits - 4));
+            text += &format!("    let code{i} = spread({}, {high});\n", word(unit + low));
         }
         text
     }
@@ -180,23 +235,24 @@ impl Weights {
     fn unit(&self) -> Weights {
         match self.format {
             Format::Plain(_) => *self,
+            Format::Grouped(g) if split(g) => Weights { values: 8, ..*self },
             Format::Grouped(g) => {
-                let words = if g.codes_per_word().is_multiple_of(4) || self.words == 1 { 1 } else { 2 };
-                Weights { words, values: words * g.codes_per_word(), ..*self }
+                let words = if g.unit_codes().is_multiple_of(4) || self.words == 1 { 1 } else { 2 };
+                Weights { words, values: words * g.unit_codes(), ..*self }
             }
         }
     }
 
     /// Declares the bindings for [`multiply_block_text`](Self::multiply_block_text).
     pub(super) fn bind_units(&self, prelude: &mut Prelude) {
-        self.bind_as(prelude, self.unit().words);
+        self.bind_as(prelude, if split_format(self.format) { 1 } else { self.unit().words });
     }
 
     /// `multiply_block(row, block, column)`: decodes a block of rows `row .. row + 4` and calls `step` with each four columns
     /// of them as a matrix (a column of the matrix for each row) and the place of these columns in x's tile.
     pub(super) fn multiply_block_text(&self) -> String {
         let unit = self.unit();
-        let units = self.words / unit.words;
+        let units = self.values / unit.values;
         let mut text = unit.values_text();
         for i in 0..unit.vectors() {
             if let Some(factors) = unit.factors(i) {
@@ -216,13 +272,27 @@ impl Weights {
                     None => {
                         line(format!("let pair{r} = scale_of(row{r}, block);"));
                         line(format!("let scale{r} = pair{r}.x;"));
-                        line(format!("let zero{r} = vec4<f32>(pair{r}.y * scale{r});"));
+                        let zero = if g.zero == Zero::Minimum { "-pair" } else { "pair" };
+                        let scale = if g.zero == Zero::Minimum { String::new() } else { format!(" * scale{r}") };
+                        line(format!("let zero{r} = vec4<f32>({zero}{r}.y{scale});"));
                     }
                 }
             }
         }
         line(format!("for (var unit = 0u; unit < {units}u; unit++) {{"));
         for r in 0..4 {
+            if let Format::Grouped(g) = self.format
+                && split(g)
+            {
+                let (lows, words) = (g.unit_words() - 1, self.values / g.unit_codes() * g.unit_words());
+                line(format!(
+                    "    let at{r} = (row{r} * ROW_BLOCKS + block) * {words}u + unit / {lows}u * {}u;",
+                    lows + 1
+                ));
+                let high = format!("weights[at{r} + {lows}u] >> (unit % {lows}u * {}u)", 8 * (g.bits - 4));
+                line(format!("    let code{r} = spread(weights[at{r} + unit % {lows}u], {high});"));
+                continue;
+            }
             line(format!("    let code{r} = weights[(row{r} * ROW_BLOCKS + block) * {units}u + unit];"));
             if unit.needs_high() {
                 line(format!("    let high{r} = {};", unit.high(&format!("code{r}"))));
@@ -257,20 +327,39 @@ impl Weights {
                 index(8)
             ),
             Format::Grouped(g) => {
-                let per_word = g.codes_per_word();
-                let word =
-                    if self.words == 1 { String::new() } else { format!("[column / {per_word}u % {}u]", self.words) };
-                let value = match g.constant_zero() {
-                    Some(zero) => format!("return (f32(code) - {zero}.0) * scale_of(row, block);"),
-                    None => "let scale = scale_of(row, block);\n    return (f32(code) - scale.y) * scale.x;".to_owned(),
+                let code = if split(g) {
+                    let (codes, words, upper) = (g.unit_codes(), g.unit_words(), g.bits - 4);
+                    let row_words = g.words(self.k);
+                    format!(
+                        "let index = column % {codes}u;\n    \
+                         let unit = row * {row_words}u + column / {codes}u * {words}u;\n    \
+                         let low = (weights[unit + index / 8u] >> (index % 8u * 4u)) & 15u;\n    \
+                         let high = (weights[unit + {}u] >> (index * {upper}u)) & {}u;\n    \
+                         let code = low | (high << 4u);",
+                        words - 1,
+                        (1 << upper) - 1,
+                    )
+                } else {
+                    let per_word = g.unit_codes();
+                    let word = if self.words == 1 {
+                        String::new()
+                    } else {
+                        format!("[column / {per_word}u % {}u]", self.words)
+                    };
+                    format!(
+                        "let word = weights[row * ROW_BLOCKS + block]{word};\n    \
+                         let code = (word >> (column % {per_word}u * {}u)) & {}u;",
+                        g.bits,
+                        g.max_code(),
+                    )
                 };
-                format!(
-                    "let block = column / BLOCK;\n    \
-                     let word = weights[row * ROW_BLOCKS + block]{word};\n    \
-                     let code = (word >> (column % {per_word}u * {}u)) & {}u;\n    {value}",
-                    g.bits,
-                    g.max_code(),
-                )
+                let pair = "let scale = scale_of(row, block);\n    return ";
+                let value = match (g.constant_zero(), g.zero) {
+                    (Some(zero), _) => format!("return (f32(code) - {zero}.0) * scale_of(row, block);"),
+                    (None, Zero::Minimum) => format!("{pair}f32(code) * scale.x + scale.y;"),
+                    (None, _) => format!("{pair}(f32(code) - scale.y) * scale.x;"),
+                };
+                format!("let block = column / BLOCK;\n    {code}\n    {value}")
             }
         };
         format!("fn weight(row: u32, column: u32) -> f32 {{\n    {body}\n}}")
@@ -279,7 +368,7 @@ impl Weights {
     fn needs_high(&self) -> bool {
         match self.format {
             Format::Plain(_) => false,
-            Format::Grouped(g) => (0..self.values).any(|value| self.place(g, value).2),
+            Format::Grouped(g) => !split(g) && (0..self.values).any(|value| self.place(g, value).2),
         }
     }
 
@@ -291,19 +380,49 @@ impl Weights {
     }
 }
 
-/// `scale_of(row, block)`: the scale, or where groups store zeros, scale and zero.
+/// Whether the bits of a code are in two places: the lower four in one word, the upper ones in another.
+fn split(g: Grouped) -> bool {
+    g.unit_words() > 1
+}
+
+fn split_format(format: Format) -> bool {
+    matches!(format, Format::Grouped(g) if split(g))
+}
+
+/// Units of a block where codes are in two places: two small ones, where a group has them in pairs, are loaded by pairs of words.
+fn blocked_units(g: Grouped) -> usize {
+    if g.unit_codes() == 16 && (g.group / 16).is_multiple_of(2) { 2 } else { 1 }
+}
+
+/// `spread(low, high)`: the codes 0, 2, 4, 6 and 1, 3, 5, 7 in the bytes of two words, of the word `low` of their lower bits and
+/// the lowest bits of `high`, their upper ones. A product puts bits that are two (or pairs that are four) apart eight apart;
+/// the sums of others that it also makes carry into no bit that is kept.
+fn spread_text(g: Grouped) -> String {
+    let upper = if g.bits == 5 {
+        "    let upper = ((vec2<u32>(high, high >> 1u) & vec2<u32>(0x55u)) * 0x410410u) & vec2<u32>(0x10101010u);\n"
+    } else {
+        "    let fours = ((vec2<u32>(high, high >> 2u) & vec2<u32>(0x3333u)) * 0x101u) & vec2<u32>(0x330033u);\n    \
+             let upper = (fours * 0x110u) & vec2<u32>(0x30303030u);\n"
+    };
+    format!(
+        "fn spread(low: u32, high: u32) -> vec2<u32> {{\n{upper}    \
+         return (vec2<u32>(low, low >> 4u) & vec2<u32>(0xf0f0f0fu)) | upper;\n}}\n"
+    )
+}
+
+/// `scale_of(row, block)`: the scale, or where groups store zeros or minimums, scale and zero or minimum.
 fn scale_text(g: Grouped, blocks_per_group: usize, groups: usize) -> String {
     let group = if blocks_per_group == 1 { "block".to_owned() } else { format!("block / {blocks_per_group}u") };
     let index = format!("row * {groups}u + {group}");
-    let body = match (g.scale, g.stores_zeros()) {
+    let body = match (g.scale, g.scales_per_group()) {
         (FloatType::F32, _) => format!("return scales[{index}];"),
-        (_, true) => format!("return unpack2x16float(scales[{index}]);"),
-        (_, false) => format!(
+        (_, 2) => format!("return unpack2x16float(scales[{index}]);"),
+        _ => format!(
             "let index = {index};\n    let pair = unpack2x16float(scales[index / 2u]);\n    \
              return select(pair.x, pair.y, index % 2u == 1u);"
         ),
     };
-    let result = if g.stores_zeros() { "vec2<f32>" } else { "f32" };
+    let result = if g.scales_per_group() == 2 { "vec2<f32>" } else { "f32" };
     format!("fn scale_of(row: u32, block: u32) -> {result} {{\n    {body}\n}}")
 }
 

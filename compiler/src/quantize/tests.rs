@@ -48,7 +48,7 @@ fn golden_codes_and_scales() {
 /// The codes of a matrix without the padding of its rows, which the two implementations fill differently.
 fn codes(words: &[u8], grouped: &Grouped, shape: &[usize]) -> Vec<u32> {
     let (rows, columns) = matrix(shape);
-    let per_word = grouped.codes_per_word();
+    let per_word = grouped.unit_codes();
     let mut codes = Vec::new();
     for row in 0..rows {
         for column in 0..columns {

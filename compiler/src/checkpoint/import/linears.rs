@@ -159,12 +159,9 @@ pub(super) fn group(settings: &Map<String, Value>, bits: u32) -> Result<Option<u
     }
     let group = value.as_u64().and_then(|group| usize::try_from(group).ok());
     let whole_words =
-        |group: &usize| (1..=dwindle_quant::MAX_GROUP).contains(group) && group.is_multiple_of(32 / bits as usize);
-    let expected = format!(
-        "is {value}; -1 (whole rows) and multiples of {} up to {} are imported",
-        32 / bits,
-        dwindle_quant::MAX_GROUP
-    );
+        |group: &usize| (1..=Grouped::MAX_GROUP).contains(group) && group.is_multiple_of(32 / bits as usize);
+    let expected =
+        format!("is {value}; -1 (whole rows) and multiples of {} up to {} are imported", 32 / bits, Grouped::MAX_GROUP);
     group.filter(whole_words).map(Some).ok_or_else(|| unsupported("group_size", expected))
 }
 
@@ -380,7 +377,7 @@ impl Packed for Linears {
                 _ => out.floats.extend(number.to_le_bytes()),
             };
             push(*value);
-            if layer.grouped.stores_zeros() {
+            if layer.grouped.zero == Zero::Stored {
                 push(zero as f32);
             }
         }

@@ -216,7 +216,7 @@ impl Mlc {
             // Not needed, so that its columns, which padding hides, do not matter.
             let [rows, words] = pair(&codes.shape, transposed).unwrap_or_default();
             let name = if parts.len() == 1 { parts.into_iter().next() } else { None }.unwrap_or(whole);
-            let columns = words.saturating_mul(grouped.codes_per_word());
+            let columns = words.saturating_mul(grouped.unit_codes());
             let content = Content::packed(codes, scales, grouped, transposed, 0, rows);
             let offer = Offer { shape: vec![rows, columns], format: Format::Grouped(grouped) };
             return vec![(name, offer, Tensor { columns, content })];

@@ -32,7 +32,8 @@ fn values(model: &ModelDir, name: &str) -> Vec<f32> {
     let info = &model.model.tensors[name];
     let Format::Grouped(grouped) = info.format else { return model.tensor(name).unwrap().to_f32().unwrap() };
     let (rows, columns) = matrix(&info.shape);
-    let words: Vec<u32> = bytemuck::pod_collect_to_vec(model.tensor(&format!("{name}.codes")).unwrap().bytes);
+    let codes = model.tensor(&format!("{name}.codes")).unwrap().bytes;
+    let words: Vec<u32> = codes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
     let scales = model.tensor(&format!("{name}.scales")).unwrap().to_f32().unwrap();
     let value = |row: usize, column: usize| {
         let code = grouped.code(&words[row * grouped.words(columns)..], column) as f32;
