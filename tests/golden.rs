@@ -25,7 +25,7 @@ const CHUNKS: f32 = 1e-3;
 
 /// Against the logits of dequantized weights, as a share of the logits' range: f16 caches and other orders of sums on GPUs,
 /// activations of 8 bits on processors.
-fn quantized_tolerance(target: TargetName) -> f32 {
+pub fn quantized_tolerance(target: TargetName) -> f32 {
     if target == TargetName::Cpu { 0.03 } else { 0.02 }
 }
 
@@ -57,18 +57,22 @@ fn session(bundle: &Bundle) -> Session {
     Session::new(executor(bundle), &bundle.manifest().models[0]).unwrap()
 }
 
-struct Expected(SafeTensors);
+/// What transformers computed for a golden checkpoint.
+pub struct Expected(SafeTensors);
 
 impl Expected {
-    fn of(folder: &Path) -> Self {
+    /// Of the folder of a checkpoint.
+    pub fn of(folder: &Path) -> Self {
         Expected(SafeTensors::open(&folder.join("expected.safetensors")).unwrap())
     }
 
-    fn floats(&self, key: &str) -> Vec<f32> {
+    /// A tensor of floats.
+    pub fn floats(&self, key: &str) -> Vec<f32> {
         self.0.tensor(key).unwrap_or_else(|| panic!("no expected {key}")).to_f32().unwrap()
     }
 
-    fn tokens(&self, key: &str) -> Vec<u32> {
+    /// A tensor of tokens.
+    pub fn tokens(&self, key: &str) -> Vec<u32> {
         let bytes = self.0.tensor(key).unwrap_or_else(|| panic!("no expected {key}")).bytes;
         bytes.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
     }
@@ -80,8 +84,9 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// Prints the greatest difference, and fails if it is too large.
 #[track_caller]
-fn assert_close(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
+pub fn assert_close(what: &str, actual: &[f32], expected: &[f32], tolerance: f32) {
     let difference = largest_difference(actual, expected);
     println!("{what}: {difference:.1e}");
     assert!(difference <= tolerance, "{what} differs by {difference}, more than {tolerance}");

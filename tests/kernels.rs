@@ -26,7 +26,7 @@ const HALF: f32 = 2e-3;
 /// Moved, not computed.
 const EXACT: f32 = 0.0;
 
-const FORMATS: [&str; 16] = [
+const FORMATS: [&str; 34] = [
     "f32",
     "f16",
     "q8g32f16",
@@ -43,6 +43,24 @@ const FORMATS: [&str; 16] = [
     "q4g8f16z",
     "q3g10f16z",
     "q8g32f16z",
+    "q5g32f16",
+    "q5g64f32",
+    "q5g32f16z16",
+    "q5g96f16z",
+    "q5g32f16m",
+    "q5g64f32m",
+    "q6g16f16",
+    "q6g32f16",
+    "q6g48f32",
+    "q6g16f16z32",
+    "q6g64f16z",
+    "q6g16f16m",
+    "q6g32f32m",
+    "q4g16f16z4",
+    "q4g16f16m",
+    "q4g32f32m",
+    "q3g10f16m",
+    "q8g32f16m",
 ];
 
 /// Left where a kernel must not write.

@@ -219,7 +219,7 @@ fn matrix(format: Format, n: usize, k: usize) -> Result<Matrix, Error> {
                 dwindle_schemes::Zero::Centered => native::Zero::Centered,
                 dwindle_schemes::Zero::Fixed(code) => native::Zero::Fixed(code),
                 dwindle_schemes::Zero::Stored => native::Zero::Stored,
-                dwindle_schemes::Zero::Minimum => return Err(unsupported()),
+                dwindle_schemes::Zero::Minimum => native::Zero::Minimum,
             };
             Storage::Grouped { bits: g.bits, group: size(g.group)?, scale: float(g.scale)?, zero }
         }

@@ -8,9 +8,9 @@
 //! otherwise. Vectors (norms, biases) are f32. A stored matrix `[n, k]` is row-major:
 //! - `Plain(F32)`: rows padded with zeros to a multiple of 4 values;
 //! - `Plain(F16)`: two values a `u32`, the first in the low half; rows padded with zeros to a multiple of 8 values;
-//! - `Grouped`: codes as in the model directory (a group is 4 or 8 whole words), scales `[n, groups]` (`[n, groups, 2]`,
-//!   each with its zero, where groups store zeros) as f32, or as f16 with two a `u32`, counted through the whole matrix
-//!   (no padding between rows).
+//! - `Grouped`: codes as in the model directory (a group is whole words), scales `[n, groups]` (`[n, groups, 2]`,
+//!   each with its zero or minimum, where groups store one) as f32, or as f16 with two a `u32`, counted through the whole
+//!   matrix (no padding between rows).
 //!
 //! States are f32 or f16 (two values a `u32`), as [`FloatType`] says; their columns are even.
 

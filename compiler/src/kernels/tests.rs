@@ -12,7 +12,23 @@ use super::{Emitted, KernelSpec, emit, translate, validate};
 use crate::graph::{Activation, Attention, CallScalar, Dim, Epilogue, NormKind, Rope};
 use crate::target::{Target, TargetName};
 
-const FORMATS: [&str; 8] = ["f32", "f16", "q8g32f16", "q4g32f16", "q4g32f32", "q3g40f16", "q3g10f16", "q4g8f16"];
+const FORMATS: [&str; 15] = [
+    "f32",
+    "f16",
+    "q8g32f16",
+    "q4g32f16",
+    "q4g32f32",
+    "q3g40f16",
+    "q3g10f16",
+    "q4g8f16",
+    "q5g32f16",
+    "q5g64f32m",
+    "q6g16f16",
+    "q6g32f16z",
+    "q6g48f32m",
+    "q4g32f16m",
+    "q3g40f16m",
+];
 
 fn format(text: &str) -> Format {
     text.parse().unwrap()
@@ -520,4 +536,22 @@ fn prelude_of_attention() {
         grid [LengthPer(64), Fixed(4), Fixed(1)]
     "#]],
     );
+}
+
+/// The functions that decode, of a kernel's prelude.
+#[track_caller]
+fn check_decoding(text: &str, rows: Dim, k: usize, from: &str, expected: expect_test::Expect) {
+    let spec = KernelSpec::MatMul(matmul(format(text), rows, 64, k));
+    let emitted: Emitted = emit(&spec, &Target::new(TargetName::Vulkan)).unwrap();
+    let from = emitted.wgsl.find(from).unwrap();
+    let end = emitted.wgsl[from..].find("\nfn output").unwrap();
+    expected.assert_eq(&emitted.wgsl[from..from + end]);
+}
+
+#[test]
+fn codes_in_two_places() {
+    let row = Dim::Fixed(1);
+    check_decoding("q5g32f16m", row, 64, "fn spread", expect![""]);
+    check_decoding("q6g32f16", row, 64, "fn spread", expect![""]);
+    check_decoding("q6g16f16z", Dim::Rows, 64, "fn spread", expect![""]);
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use dwindle_bundle::native::{BLOCK_ROWS, arrange_3bit};
+use dwindle_bundle::native::{self, BLOCK_ROWS, Unit};
 use rayon::prelude::*;
 
 use super::LowerError;
@@ -206,8 +206,8 @@ fn pack_blocks<E>(
                 out.fill(0);
                 for lane in 0..BLOCK_ROWS.min(range.end - from) {
                     rows.write(from + lane, row);
-                    if tensor.layout == Layout::Rows16Bits3 {
-                        arrange(row);
+                    if let Layout::Rows16Codes(bits) = tensor.layout {
+                        arrange(bits, row);
                     }
                     for (column, element) in row.chunks_exact(size).enumerate() {
                         out[(column * BLOCK_ROWS + lane) * size..][..size].copy_from_slice(element);
@@ -221,12 +221,19 @@ fn pack_blocks<E>(
     Ok((blocks * block_bytes) as u64)
 }
 
-/// Rearranges the words of a row of 3-bit codes, whose groups are whole fours of words.
-fn arrange(row: &mut [u8]) {
-    for bytes in row.as_chunks_mut::<16>().0 {
-        let words: [[u8; 4]; 4] = bytemuck::cast(*bytes);
-        let words = arrange_3bit(words.map(u32::from_le_bytes)).map(u32::to_le_bytes);
-        *bytes = bytemuck::cast(words);
+/// Arranges the words of a row of codes, whose groups are whole units, for kernels.
+fn arrange(bits: u32, row: &mut [u8]) {
+    let words = Unit::of(bits).map_or(1, |unit| unit.words);
+    let mut unit = [0_u32; 8];
+    let unit = &mut unit[..words];
+    for bytes in row.chunks_exact_mut(4 * words) {
+        for (word, bytes) in unit.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        native::arrange(bits, unit);
+        for (word, bytes) in unit.iter().zip(bytes.as_chunks_mut::<4>().0) {
+            *bytes = word.to_le_bytes();
+        }
     }
 }
 

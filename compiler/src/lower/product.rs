@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use dwindle_bundle::native::is_arranged;
 use dwindle_schemes::{FloatType, Format, Grouped};
 
 use super::LowerError;
@@ -64,8 +65,8 @@ impl Scheduler<'_, '_> {
             for (recipe, &(dtype, columns, padded)) in recipes.iter().zip(&layout) {
                 let source = Source::Recipe { recipe: recipe.clone(), rows: rows.clone() };
                 let bound = match (self.shared.target.name, format, dtype) {
-                    (TargetName::Cpu, Format::Grouped(Grouped { bits: 3, .. }), DType::U32) => {
-                        self.weight_in(source, dtype, columns, columns, Layout::Rows16Bits3)?
+                    (TargetName::Cpu, Format::Grouped(Grouped { bits, .. }), DType::U32) if is_arranged(bits) => {
+                        self.weight_in(source, dtype, columns, columns, Layout::Rows16Codes(bits))?
                     }
                     (TargetName::Cpu, ..) => self.weight_in(source, dtype, columns, columns, Layout::Rows16)?,
                     _ => self.weight(source, dtype, columns, padded)?,

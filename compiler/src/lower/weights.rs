@@ -51,8 +51,8 @@ pub enum Layout {
     Rows,
     /// In blocks of 16, as [`dwindle_bundle::native`] describes `rows16`.
     Rows16,
-    /// The same, of words of 3-bit codes, which are rearranged four by four.
-    Rows16Bits3,
+    /// The same, of words of codes of so many bits, which are arranged for kernels.
+    Rows16Codes(u32),
 }
 
 /// One packed tensor.
@@ -97,7 +97,7 @@ impl Packed {
     pub fn padded_rows(&self) -> usize {
         match self.layout {
             Layout::Rows => self.rows(),
-            Layout::Rows16 | Layout::Rows16Bits3 => self.rows().next_multiple_of(BLOCK_ROWS),
+            Layout::Rows16 | Layout::Rows16Codes(_) => self.rows().next_multiple_of(BLOCK_ROWS),
         }
     }
 

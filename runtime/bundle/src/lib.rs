@@ -12,6 +12,7 @@ mod plan;
 mod reader;
 mod record;
 pub mod room;
+mod rows16;
 mod validate;
 mod variant;
 mod writer;

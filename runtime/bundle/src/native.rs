@@ -2,68 +2,13 @@
 //!
 //! The compiler writes a [`NativeKernel`] into a plan as [`Code::Native`]; the runtime reads it back. Bindings are those of the kernel of
 //! the same name on GPUs, and so are the layouts of everything that is no stored matrix: f32 rows without gaps.
-//!
-//! # Layout `rows16`
-//! A stored tensor of `n` rows and `c` columns (the values of a plain matrix; the code words `u32`, or the scales, of a
-//! grouped one, where groups store zeros each after its scale) is stored as `[ceil(n / 16), c, 16]`: for each block of 16 rows, column by column, the elements of the 16
-//! rows side by side. Rows beyond `n` are zeros. One 64-byte load gives the same word of 16 rows, so a kernel works on 16
-//! rows at once and never sums across lanes, and a processor with 4, 8 or 16 lanes reads the same bytes.
-//!
-//! 4- and 8-bit words stay as in a model directory: code `i` of a word is in the bits from `bits * i` on. Seen as four bytes, a
-//! word of 4-bit codes holds codes 0, 2, 4, 6 in the low halves and 1, 3, 5, 7 in the high ones.
-//!
-//! 3-bit codes are arranged anew within each four words (40 codes), because ten 3-bit codes of a word do not fall into
-//! bytes. Of codes `10 w .. 10 w + 10` of word `w`, byte `b` holds code `10 w + b` in bits 0-2 and code `10 w + 4 + b` in bits 3-5.
-//! Codes 8 and 9 of each word, eight in all, are in the two upper bits of the bytes: with `A = [8, 9, 18, 19]` and
-//! `B = [28, 29, 38, 39]`, byte `b` of word 0 has the lower two bits of code `A[b]`, byte `b` of word 2 those of code `B[b]`, and
-//! byte `b` of word 1 has the upper bit of `A[b]` in bit 6 and that of `B[b]` in bit 7. Those of word 3 are 0. Groups of
-//! 3-bit codes are multiples of 40.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Code;
-
-/// Rows of a block of [`Layout::Rows16`].
-pub const BLOCK_ROWS: usize = 16;
-
-/// Codes that a 3-bit arrangement covers: four words of ten.
-pub const CODES_3BIT: usize = 40;
-
-/// For each of the ten quadruples of bytes that four rearranged words of 3-bit codes hold, the codes in it: words' lower
-/// and middle bits first, then A and B.
-pub const ORDER_3BIT: [[usize; 4]; 10] = [
-    [0, 1, 2, 3],
-    [4, 5, 6, 7],
-    [10, 11, 12, 13],
-    [14, 15, 16, 17],
-    [20, 21, 22, 23],
-    [24, 25, 26, 27],
-    [30, 31, 32, 33],
-    [34, 35, 36, 37],
-    [8, 9, 18, 19],
-    [28, 29, 38, 39],
-];
-
-/// Rearranges four words of ten 3-bit codes each, lowest bits first, as [`Layout::Rows16`] stores them.
-#[allow(clippy::needless_range_loop, reason = "an index for several arrays says more than zipped iterators")]
-pub fn arrange_3bit(words: [u32; 4]) -> [u32; 4] {
-    let code = |i: usize| words[i / 10] >> (3 * (i % 10)) & 7;
-    let mut out = [0; 4];
-    for (w, word) in out.iter_mut().enumerate() {
-        for b in 0..4 {
-            *word |= (code(10 * w + b) | code(10 * w + 4 + b) << 3) << (8 * b);
-        }
-    }
-    for (b, (&a, &z)) in ORDER_3BIT[8].iter().zip(&ORDER_3BIT[9]).enumerate() {
-        let (a, z) = (code(a), code(z));
-        out[0] |= (a & 3) << (8 * b + 6);
-        out[1] |= (a >> 2 | (z >> 2) << 1) << (8 * b + 6);
-        out[2] |= (z & 3) << (8 * b + 6);
-    }
-    out
-}
+pub use crate::rows16::{BLOCK_ROWS, CODES_3BIT, MAX_GROUP, ORDER_3BIT, Unit, arrange, code, is_arranged};
 
 /// Rows of a call, where not fixed: `None`.
 pub type Rows = Option<u32>;
@@ -72,7 +17,7 @@ pub type Rows = Option<u32>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// Blocks of 16 rows, as this module describes.
+    /// Blocks of 16 rows, side by side column by column; `rows16.rs` describes them to the bit.
     Rows16,
 }
 
@@ -96,7 +41,7 @@ impl Float {
     }
 }
 
-/// Which code stands for 0.
+/// Where a group's values begin: which code stands for 0, or the value of code 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Zero {
@@ -107,6 +52,9 @@ pub enum Zero {
     Fixed(u32),
     /// Each group's own: a number of the scales' type, stored after the group's scale.
     Stored,
+    /// The value of code 0, each group's own: a number of the scales' type, stored after the group's scale. Values are
+    /// `code * scale + minimum`.
+    Minimum,
 }
 
 impl Zero {
@@ -115,12 +63,20 @@ impl Zero {
         *self == Zero::Centered
     }
 
-    /// The code that stands for 0 in all groups of codes of `bits` bits, 3 to 8; `None` where each stores its own.
+    /// The code that stands for 0 in all groups of codes of `bits` bits, 3 to 8; `None` where each stores a number.
     pub const fn constant(self, bits: u32) -> Option<u32> {
         match self {
             Zero::Centered => Some((1 << (bits - 1)) - 1),
             Zero::Fixed(code) => Some(code),
-            Zero::Stored => None,
+            Zero::Stored | Zero::Minimum => None,
+        }
+    }
+
+    /// Numbers that a group stores: its scale, and its zero or minimum.
+    pub const fn numbers(self) -> usize {
+        match self {
+            Zero::Centered | Zero::Fixed(_) => 1,
+            Zero::Stored | Zero::Minimum => 2,
         }
     }
 }
@@ -131,15 +87,15 @@ impl Zero {
 pub enum Storage {
     /// Floats as they are.
     Plain(Float),
-    /// `value = (code - zero) * scale`.
+    /// `value = (code - zero) * scale`, or `code * scale + minimum`.
     Grouped {
-        /// Bits of a code: 3, 4 or 8.
+        /// Bits of a code: 3, 4, 5, 6 or 8.
         bits: u32,
-        /// Values of a row that share a scale.
+        /// Values of a row that share a scale: whole [units](Unit), at most [`MAX_GROUP`].
         group: u32,
-        /// Type of the scales, and of zeros.
+        /// Type of the scales, and of zeros and minima.
         scale: Float,
-        /// Which code stands for 0.
+        /// Where a group's values begin.
         #[serde(default, skip_serializing_if = "Zero::is_centered")]
         zero: Zero,
     },
@@ -153,22 +109,16 @@ impl Storage {
         match self {
             Storage::Plain(float) => Some(vec![rows.checked_mul(u64::from(k))?.checked_mul(float.bytes() as u64)?]),
             Storage::Grouped { bits, group, scale, zero } => {
-                let unit = match bits {
-                    3 => CODES_3BIT as u32,
-                    4 => 8,
-                    8 => 4,
-                    _ => return None,
-                };
-                if group == 0
-                    || !group.is_multiple_of(unit)
-                    || zero.constant(bits).is_some_and(|code| code >> bits != 0)
-                {
+                let unit = Unit::of(bits)?;
+                let possible = (1..=MAX_GROUP).contains(&group)
+                    && group.is_multiple_of(unit.codes as u32)
+                    && zero.constant(bits).is_none_or(|code| code >> bits == 0);
+                if !possible {
                     return None;
                 }
                 let groups = u64::from(k.div_ceil(group));
-                let words = groups.checked_mul(u64::from(group / (32 / bits)))?;
-                let of_a_group = if zero == Zero::Stored { 2 } else { 1 };
-                let scales = rows.checked_mul(groups)?.checked_mul(of_a_group * scale.bytes() as u64)?;
+                let words = groups.checked_mul(unit.words_of(group as usize) as u64)?;
+                let scales = rows.checked_mul(groups)?.checked_mul((zero.numbers() * scale.bytes()) as u64)?;
                 Some(vec![rows.checked_mul(words)?.checked_mul(4)?, scales])
             }
         }
@@ -515,13 +465,19 @@ mod tests {
         assert_eq!(grouped(4, 32).bytes(33, 100), Some(vec![48 * 16 * 4, 48 * 4 * 2]));
         assert_eq!(grouped(3, 40).bytes(16, 41), Some(vec![16 * 8 * 4, 16 * 2 * 2]));
         assert_eq!(Storage::Plain(Float::F16).bytes(1, 3), Some(vec![96]));
-        for (bits, group) in [(5, 32), (4, 30), (4, 0), (3, 30)] {
+        assert_eq!(grouped(5, 32).bytes(33, 100), Some(vec![48 * 20 * 4, 48 * 4 * 2]));
+        assert_eq!(grouped(6, 16).bytes(16, 33), Some(vec![16 * 9 * 4, 16 * 3 * 2]));
+        for (bits, group) in [(4, 30), (4, 0), (3, 30), (5, 16), (6, 8), (2, 32), (7, 32), (0, 32), (32, 32), (4, 8192)]
+        {
             assert_eq!(grouped(bits, group).bytes(16, 64), None);
         }
         assert_eq!(with_zero(4, 128, Zero::Stored).bytes(33, 200), Some(vec![48 * 32 * 4, 48 * 2 * 2 * 2]));
+        assert_eq!(with_zero(5, 64, Zero::Minimum).bytes(16, 64), Some(vec![16 * 10 * 4, 16 * 2 * 2]));
         assert_eq!(with_zero(8, 32, Zero::Fixed(128)).bytes(16, 32), Some(vec![16 * 8 * 4, 16 * 2]));
-        for (bits, zero) in [(4, 16), (8, 256), (3, 8), (4, u32::MAX)] {
-            assert_eq!(with_zero(bits, 40, Zero::Fixed(zero)).bytes(16, 64), None);
+        for (bits, group, zero) in
+            [(4, 40, 16), (8, 40, 256), (3, 40, 8), (4, 40, u32::MAX), (5, 32, 32), (6, 32, 64), (6, 32, u32::MAX)]
+        {
+            assert_eq!(with_zero(bits, group, Zero::Fixed(zero)).bytes(16, 64), None);
         }
     }
 
@@ -537,29 +493,6 @@ mod tests {
         assert_eq!(text(Zero::Centered), r#"{"grouped":{"bits":4,"group":32,"scale":"f16"}}"#);
         assert_eq!(text(Zero::Fixed(8)), r#"{"grouped":{"bits":4,"group":32,"scale":"f16","zero":{"fixed":8}}}"#);
         assert_eq!(text(Zero::Stored), r#"{"grouped":{"bits":4,"group":32,"scale":"f16","zero":"stored"}}"#);
-    }
-
-    /// Every code is where the description says.
-    #[test]
-    fn three_bit_codes_are_arranged() {
-        for i in 0..CODES_3BIT {
-            for value in [1_u32, 2, 4, 7] {
-                let mut words = [0; 4];
-                words[i / 10] = value << (3 * (i % 10));
-                let out = arrange_3bit(words);
-                let byte = |w: usize, b: usize| out[w] >> (8 * b) & 0xff;
-                for (quadruple, codes) in ORDER_3BIT.iter().enumerate() {
-                    for (b, &code) in codes.iter().enumerate() {
-                        let found = match quadruple {
-                            8 => byte(0, b) >> 6 | (byte(1, b) >> 6 & 1) << 2,
-                            9 => byte(2, b) >> 6 | (byte(1, b) >> 7) << 2,
-                            q if q % 2 == 0 => byte(q / 2, b) & 7,
-                            q => byte(q / 2, b) >> 3 & 7,
-                        };
-                        assert_eq!(found, if code == i { value } else { 0 }, "code {i} at {quadruple}, {b}");
-                    }
-                }
-            }
-        }
+        assert_eq!(text(Zero::Minimum), r#"{"grouped":{"bits":4,"group":32,"scale":"f16","zero":"minimum"}}"#);
     }
 }

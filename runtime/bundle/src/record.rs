@@ -26,7 +26,7 @@ pub struct Record {
     pub group: usize,
     /// Groups in one of the matrix: where those are long, activations have a scale for each 32 values all the same.
     pub split: usize,
-    /// `-zero * Σ q` or `-Σ q`, i32, one for each group.
+    /// One for each group: `-zero * Σ q`, i32, or where groups of the matrix store a zero or a minimum, `scale * Σ q`, f32.
     pub sums: usize,
     /// f32, one for each group.
     pub scales: usize,

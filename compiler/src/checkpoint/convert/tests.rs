@@ -327,9 +327,9 @@ fn damaged_model_directories() {
         ],
     );
     check_damaged(
-        |model| model["tensors"]["a.weight"]["format"] = "q5g32f16".into(),
+        |model| model["tensors"]["a.weight"]["format"] = "q5g40f16".into(),
         expect![
-            "DIR/model.json: `q5g32f16` is no storage format: expected f32, f16, bf16 or one like q4g32f16 or q4g128f16z (3, 4 or 8 bits; whole words a group; z for stored zeros, z8 for 8 as zero)"
+            "DIR/model.json: `q5g40f16` is not a storage format: expected f32, f16, bf16, or bits, group and scale type as in q4g32f16 (3, 4, 5, 6 or 8 bits; groups are multiples of 10, 8, 32, 16 or 4 values, up to 4096), with the suffix z for stored zeros, z8 for zero code 8, m for stored minimums"
         ],
     );
     check_damaged(

@@ -116,6 +116,23 @@ fn grouped_weights() {
     check(&run(fused, &memory, (1, 0), &[("t", Tensor::u32(vec![1], vec![1]))]), &[-6.0, 80.0]);
 }
 
+/// Five bits in two words, of which the last has the fifth bits, and a minimum: by hand, alone and fused.
+#[test]
+fn grouped_weights_with_minimums() {
+    let mut codes = [0_u32; 10];
+    (codes[0], codes[4]) = (0x0000_0321, 0b110);
+    (codes[5], codes[9]) = (0x0000_00f0, 0b001);
+    let memory = Memory::default().with_words("c", &[2, 5], &codes).with("s", &[2, 2], &[0.5, -1.0, 2.0, 0.25]);
+    let body = "%c = weight c : u32[2, 5]\n%s = weight s : f32[2, 2]
+        %y = dequantize %c, %s {format=q5g32f32m, columns=3} : f32[2, 3]\nreturn y=%y";
+    check(&run(body, &memory, (1, 0), &[]), &[-0.5, 8.0, 8.5, 32.25, 30.25, 0.25]);
+    let fused = "%c = weight c : u32[2, 5]\n%s = weight s : f32[2, 2]\n%t = input t : u32[rows]
+        %e = embed %t, %c, %s {scale=2, format=q5g32f32m, columns=3} : f32[rows, 3]
+        %y = matmul %e, %c, %s {format=q5g32f32m} : f32[rows, 2]\nreturn y=%y";
+    let product = [64.5 * -0.5 + 60.5 * 8.0 + 0.5 * 8.5, 64.5 * 32.25 + 60.5 * 30.25 + 0.5 * 0.25];
+    check(&run(fused, &memory, (1, 0), &[("t", Tensor::u32(vec![1], vec![1]))]), &product);
+}
+
 /// One head of two, positions 0..3: with equal keys the output is the mean of the values in sight.
 #[test]
 fn attention_sees_the_window_only() {

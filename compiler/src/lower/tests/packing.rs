@@ -104,12 +104,17 @@ fn missing_and_misshapen_tensors_are_named() {
     }
 }
 
-/// Blocks of 16 rows, column by column; the last is filled with zeros, and words of 3-bit codes are rearranged.
+/// Blocks of 16 rows, column by column; the last is filled with zeros, and words of codes are arranged unit by unit.
 #[test]
 fn blocks_of_sixteen_rows() {
-    for (layout, dtype, columns) in
-        [(Layout::Rows16, DType::F32, 3), (Layout::Rows16, DType::F16, 6), (Layout::Rows16Bits3, DType::U32, 8)]
-    {
+    for (layout, dtype, columns) in [
+        (Layout::Rows16, DType::F32, 3),
+        (Layout::Rows16, DType::F16, 6),
+        (Layout::Rows16, DType::U32, 4),
+        (Layout::Rows16Codes(3), DType::U32, 8),
+        (Layout::Rows16Codes(5), DType::U32, 15),
+        (Layout::Rows16Codes(6), DType::U32, 9),
+    ] {
         let (rows, size) = (21, dtype.bytes());
         let elements: Vec<u32> =
             (0..rows * columns).map(|i| (i as u32).wrapping_mul(0x9E37_79B9) & 0x3fff_ffff).collect();
@@ -133,13 +138,12 @@ fn blocks_of_sixteen_rows() {
                 let mut expected = [0; 4];
                 if row < 19 {
                     let from = &elements[(row + 1) * columns..][..columns];
-                    let words = from[column / 4 * 4..].first_chunk::<4>();
-                    expected = match (layout, words) {
-                        (Layout::Rows16Bits3, Some(words)) => {
-                            dwindle_bundle::native::arrange_3bit(*words)[column % 4].to_le_bytes()
-                        }
-                        _ => from[column].to_le_bytes(),
-                    };
+                    let mut words = from[..columns].to_vec();
+                    if let Layout::Rows16Codes(bits) = layout {
+                        dwindle_bundle::native::arrange(bits, &mut words);
+                        assert_ne!(words, from[..columns], "{bits} bits are arranged");
+                    }
+                    expected = words[column].to_le_bytes();
                 }
                 assert_eq!(packed[at..at + size], expected[..size], "{layout:?} row {row} column {column}");
             }

@@ -137,7 +137,9 @@ fn nodes_left() {
 #[test]
 fn every_format_and_taps_keep_the_meaning() {
     for model in MODELS {
-        for (format, taps) in [("f32", true), ("f16", false), ("q3g40f16", true)] {
+        for (format, taps) in
+            [("f32", true), ("f16", false), ("q3g40f16", true), ("q5g32f16m", false), ("q6g32f16", true)]
+        {
             for graph in graphs(model, format, taps) {
                 assert_optimizes(&graph);
             }

@@ -77,7 +77,8 @@ impl Random {
     }
 
     fn format(&mut self) -> Format {
-        ["f32", "f16", "q4g32f16", "q3g40f32", "q4g64f16z"][self.noise.below(5)].parse().unwrap()
+        let formats = ["f32", "f16", "q4g32f16", "q3g40f32", "q4g64f16z", "q5g32f16m", "q6g16f16z32"];
+        formats[self.noise.below(formats.len())].parse().unwrap()
     }
 
     fn matrix(&mut self, n: usize, k: usize) -> ValueId {

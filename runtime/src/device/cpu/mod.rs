@@ -6,7 +6,7 @@
 //! - `memory`: buffers, and weights where they lie in the bundle's mapping;
 //! - `program`: a plan bound to all of these.
 //!
-//! Results do not depend on the number of threads. Weights of 3, 4 and 8 bits are multiplied with activations rounded to 8
+//! Results do not depend on the number of threads. Codes of 3 to 8 bits are multiplied with activations rounded to 8
 //! bits, see `kernels/matmul/quantize.rs`; all else is f32.
 
 mod kernels;

@@ -2,24 +2,12 @@
 //! A share is a row of the result.
 
 use dwindle_bundle::native::{
-    BLOCK_ROWS, CODES_3BIT, CopyRows, Embed, Float, Matrix, ORDER_3BIT, OverlayRows, Patchify, Scalar, Storage,
-    WriteRows,
+    self, BLOCK_ROWS, CopyRows, Embed, Float, Matrix, OverlayRows, Patchify, Scalar, Storage, Unit, WriteRows, Zero,
 };
 use half::f16;
 
 use super::super::lanes::{LANES, Lanes};
 use super::Run;
-
-/// For each of 40 3-bit codes, where it is: quadruple * 4 + byte.
-const PLACE_3BIT: [usize; CODES_3BIT] = {
-    let mut places = [0; CODES_3BIT];
-    let mut i = 0;
-    while i < CODES_3BIT {
-        places[ORDER_3BIT[i / 4][i % 4]] = i;
-        i += 1;
-    }
-    places
-};
 
 /// Row `row` of a matrix in `rows16`, by its bindings, times `factor`.
 fn decode_row(matrix: &Matrix, row: usize, run: &Run<'_>, factor: f32, mut put: impl FnMut(usize, f32)) {
@@ -33,32 +21,21 @@ fn decode_row(matrix: &Matrix, row: usize, run: &Run<'_>, factor: f32, mut put: 
         }
         Storage::Grouped { bits, group, scale, zero } => {
             let group = group as usize;
-            let (groups, words) = (k.div_ceil(group), group / (32 / bits) as usize);
+            let unit = Unit::of(bits).expect("`needs` checks formats");
+            let (groups, words, numbers) = (k.div_ceil(group), unit.words_of(group), zero.numbers());
             let codes = run.read::<u32>(1);
-            let zero = zero.constant(bits).map(|zero| zero as f32);
-            let of_a_group = if zero.is_none() { 2 } else { 1 };
             for column in 0..k {
                 let (g, i) = (column / group, column % group);
                 let word = |w: usize| codes[((block * groups + g) * words + w) * BLOCK_ROWS + lane];
-                let code = match bits {
-                    3 => {
-                        let first = i / CODES_3BIT * 4;
-                        let place = PLACE_3BIT[i % CODES_3BIT];
-                        let (quadruple, byte) = (place / 4, 8 * (place % 4));
-                        match quadruple {
-                            8 => word(first) >> (byte + 6) & 3 | (word(first + 1) >> (byte + 6) & 1) << 2,
-                            9 => word(first + 2) >> (byte + 6) & 3 | (word(first + 1) >> (byte + 7) & 1) << 2,
-                            q => word(first + q / 2) >> (byte + 3 * (q % 2)) & 7,
-                        }
-                    }
-                    bits => {
-                        let per_word = (32 / bits) as usize;
-                        word(i / per_word) >> (bits as usize * (i % per_word)) & ((1 << bits) - 1)
-                    }
-                };
                 let number =
-                    |i: usize| float_at(run, 2, scale, ((block * groups + g) * of_a_group + i) * BLOCK_ROWS + lane);
-                put(column, factor * number(0) * (code as f32 - zero.unwrap_or_else(|| number(1))));
+                    |i: usize| float_at(run, 2, scale, ((block * groups + g) * numbers + i) * BLOCK_ROWS + lane);
+                let (code, scale) = (native::code(bits, i, word) as f32, number(0));
+                let value = match zero.constant(bits) {
+                    Some(zero) => (code - zero as f32) * scale,
+                    None if zero == Zero::Minimum => code * scale + number(1),
+                    None => (code - number(1)) * scale,
+                };
+                put(column, factor * value);
             }
         }
     }

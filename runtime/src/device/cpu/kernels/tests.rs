@@ -74,10 +74,11 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
             Stored { matrix, bindings: vec![bytes_of(&bits)], values }
         }
         Storage::Grouped { bits, group, scale, zero } => {
-            let (group, per_word) = (group as usize, (32 / bits) as usize);
+            let group = group as usize;
             let groups = k.div_ceil(group);
             let zeros: Vec<f16> = match zero.constant(bits) {
                 Some(zero) => vec![half(zero as f32); n * groups],
+                None if zero == Zero::Minimum => random.floats(n * groups).into_iter().map(half).collect(),
                 // Not only whole ones: the format allows any.
                 None => (0..n * groups).map(|_| half((random.word() % (4 << bits)) as f32 * 0.25)).collect(),
             };
@@ -87,20 +88,33 @@ fn stored(storage: Storage, n: usize, k: usize, random: &mut Random) -> Stored {
             for row in 0..n {
                 for column in 0..k {
                     let at = row * groups + column / group;
-                    let code = codes[row * groups * group + column] as f32 - zeros[at].to_f32();
-                    values.push(code * scales[at].to_f32());
+                    let code = codes[row * groups * group + column] as f32;
+                    values.push(match zero {
+                        Zero::Minimum => code * scales[at].to_f32() + zeros[at].to_f32(),
+                        _ => (code - zeros[at].to_f32()) * scales[at].to_f32(),
+                    });
                 }
             }
-            let mut words: Vec<u32> = codes
-                .chunks(per_word)
-                .map(|codes| codes.iter().enumerate().fold(0, |word, (i, code)| word | code << (bits as usize * i)))
-                .collect();
-            if bits == 3 {
-                words.as_chunks_mut::<4>().0.iter_mut().for_each(|words| *words = arrange_3bit(*words));
-            }
-            let words = rows16(&words, groups * group / per_word);
+            // As a model directory holds them: whole codes in words, or nibbles and then the upper bits of a unit.
+            let packed = |codes: &[u32], bits: u32| {
+                codes.iter().enumerate().fold(0, |word, (i, code)| word | code << (bits as usize * i))
+            };
+            let mut words: Vec<u32> = match bits {
+                5 | 6 => codes
+                    .chunks(Unit::of(bits).unwrap().codes)
+                    .flat_map(|codes| {
+                        let nibbles: Vec<u32> = codes.iter().map(|code| code & 15).collect();
+                        let upper: Vec<u32> = codes.iter().map(|code| code >> 4).collect();
+                        let words: Vec<u32> = nibbles.chunks(8).map(|codes| packed(codes, 4)).collect();
+                        [words, vec![packed(&upper, bits - 4)]].concat()
+                    })
+                    .collect(),
+                _ => codes.chunks((32 / bits) as usize).map(|codes| packed(codes, bits)).collect(),
+            };
+            arrange(bits, &mut words);
+            let words = rows16(&words, words.len() / n);
             let scales = match zero {
-                Zero::Stored => {
+                Zero::Stored | Zero::Minimum => {
                     let pairs: Vec<f16> = scales.iter().zip(&zeros).flat_map(|(&s, &z)| [s, z]).collect();
                     rows16(&pairs, 2 * groups)
                 }
@@ -139,6 +153,28 @@ fn formats() -> Vec<Storage> {
         with_zero(4, 96, Float::F32, Zero::Stored),
         with_zero(3, 40, Float::F16, Zero::Stored),
         with_zero(8, 64, Float::F16, Zero::Stored),
+        // What GGUF's formats become.
+        with_zero(4, 32, Float::F16, Zero::Minimum),
+        with_zero(5, 32, Float::F16, Zero::Fixed(16)),
+        with_zero(5, 32, Float::F16, Zero::Minimum),
+        with_zero(6, 16, Float::F16, Zero::Fixed(32)),
+        with_zero(4, 16, Float::F16, Zero::Fixed(4)),
+        with_zero(4, 16, Float::F16, Zero::Minimum),
+        grouped(5, 32, Float::F16),
+        grouped(6, 32, Float::F16),
+        // Everything else that there could be.
+        grouped(5, 64, Float::F32),
+        grouped(6, 48, Float::F16),
+        with_zero(5, 96, Float::F16, Zero::Minimum),
+        with_zero(5, 32, Float::F32, Zero::Stored),
+        with_zero(6, 128, Float::F16, Zero::Stored),
+        with_zero(6, 16, Float::F32, Zero::Minimum),
+        with_zero(6, 80, Float::F16, Zero::Minimum),
+        with_zero(3, 80, Float::F16, Zero::Minimum),
+        with_zero(8, 4, Float::F16, Zero::Minimum),
+        with_zero(8, 128, Float::F32, Zero::Minimum),
+        with_zero(4, 24, Float::F16, Zero::Minimum),
+        with_zero(4, 128, Float::F16, Zero::Minimum),
     ]
 }
 

@@ -63,11 +63,20 @@ pub(super) unsafe fn sum8(x: __m256) -> f32 {
 type F = (__m256, __m256);
 type W = (__m256i, __m256i);
 
+/// Sums of products.
+#[derive(Clone, Copy)]
+pub struct P {
+    /// Sums of two products, in 16 bits; only of [`PAIRS`].
+    pairs: W,
+    /// In 32 bits.
+    sums: W,
+}
+
 // SAFETY: every function is made of intrinsics that the caller promises to have, and of unaligned accesses to 16 elements.
 unsafe impl<const DOTS: u8> Lanes for Avx2<DOTS> {
     type F = F;
     type W = W;
-    type P = W;
+    type P = P;
     // The same whatever the dots: what prepares rows for products is compiled for `PAIRS` alone.
     const ROWS: usize = 4;
 
@@ -224,49 +233,56 @@ unsafe impl<const DOTS: u8> Lanes for Avx2<DOTS> {
         }
     }
     #[inline(always)]
-    unsafe fn dot4(sums: W, codes: W, x: i32) -> W {
+    unsafe fn products(start: i32) -> P {
+        // SAFETY: see above.
+        unsafe { P { pairs: Self::splat_word(0), sums: Self::splat_word(start) } }
+    }
+    #[inline(always)]
+    unsafe fn dot4(products: P, codes: W, x: i32) -> P {
         // SAFETY: see above.
         unsafe {
-            let x = _mm256_set1_epi32(x);
-            match DOTS {
+            let (x, sums) = (_mm256_set1_epi32(x), products.sums);
+            let sums = match DOTS {
                 PAIRS => (wide(sums.0, codes.0, x), wide(sums.1, codes.1, x)),
                 VEX => (_mm256_dpbusd_avx_epi32(sums.0, codes.0, x), _mm256_dpbusd_avx_epi32(sums.1, codes.1, x)),
                 _ => (_mm256_dpbusd_epi32(sums.0, codes.0, x), _mm256_dpbusd_epi32(sums.1, codes.1, x)),
-            }
+            };
+            P { sums, ..products }
         }
     }
     #[inline(always)]
-    unsafe fn products(start: i32) -> W {
-        // SAFETY: see above.
-        unsafe { Self::splat_word(if DOTS == PAIRS { 0 } else { start }) }
-    }
-    #[inline(always)]
-    unsafe fn dot4_small(products: W, codes: W, x: i32) -> W {
+    unsafe fn dot4_small(products: P, codes: W, x: i32) -> P {
         // SAFETY: see above.
         unsafe {
             if DOTS != PAIRS {
                 return Self::dot4(products, codes, x);
             }
-            let x = _mm256_set1_epi32(x);
-            (
-                _mm256_add_epi16(products.0, _mm256_maddubs_epi16(codes.0, x)),
-                _mm256_add_epi16(products.1, _mm256_maddubs_epi16(codes.1, x)),
-            )
+            let (x, pairs) = (_mm256_set1_epi32(x), products.pairs);
+            let pairs = (
+                _mm256_add_epi16(pairs.0, _mm256_maddubs_epi16(codes.0, x)),
+                _mm256_add_epi16(pairs.1, _mm256_maddubs_epi16(codes.1, x)),
+            );
+            P { pairs, ..products }
         }
     }
     #[inline(always)]
-    unsafe fn sums(products: W, start: i32) -> W {
+    unsafe fn settle(products: P) -> P {
         if DOTS != PAIRS {
             return products;
         }
         // SAFETY: see above.
         unsafe {
-            let (start, one) = (_mm256_set1_epi32(start), _mm256_set1_epi16(1));
-            (
-                _mm256_add_epi32(start, _mm256_madd_epi16(products.0, one)),
-                _mm256_add_epi32(start, _mm256_madd_epi16(products.1, one)),
-            )
+            let (one, P { pairs, sums }) = (_mm256_set1_epi16(1), products);
+            let sums = (
+                _mm256_add_epi32(sums.0, _mm256_madd_epi16(pairs.0, one)),
+                _mm256_add_epi32(sums.1, _mm256_madd_epi16(pairs.1, one)),
+            );
+            P { pairs: Self::splat_word(0), sums }
         }
+    }
+    #[inline(always)]
+    unsafe fn sums(products: P) -> W {
+        products.sums
     }
     #[inline(always)]
     unsafe fn prefetch(from: *const u8) {

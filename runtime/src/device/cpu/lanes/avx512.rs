@@ -180,7 +180,11 @@ unsafe impl Lanes for Avx512 {
         unsafe { Self::dot4(products, codes, x) }
     }
     #[inline(always)]
-    unsafe fn sums(products: __m512i, _: i32) -> __m512i {
+    unsafe fn settle(products: __m512i) -> __m512i {
+        products
+    }
+    #[inline(always)]
+    unsafe fn sums(products: __m512i) -> __m512i {
         products
     }
     #[inline(always)]

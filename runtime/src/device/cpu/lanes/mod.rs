@@ -34,7 +34,7 @@ pub unsafe trait Lanes: Copy {
     type F: Copy;
     /// Sixteen 32-bit words, also seen as 64 bytes.
     type W: Copy;
-    /// Sixteen sums of products of small codes.
+    /// Sixteen sums of products of codes.
     type P: Copy;
     /// Rows of activations that a product works on at once: as many as its registers hold.
     const ROWS: usize;
@@ -93,15 +93,18 @@ pub unsafe trait Lanes: Copy {
     /// The low byte of each word.
     unsafe fn store_bytes(to: *mut i8, x: Self::W);
 
-    /// `sums[i] + Σ_j codes[4 i + j] * x[j]` with unsigned bytes `codes` and the four signed bytes of `x`.
-    unsafe fn dot4(sums: Self::W, codes: Self::W, x: i32) -> Self::W;
-    /// Sums of products of small codes, which begin at `start`.
+    /// Sums of products that begin at `start`.
     unsafe fn products(start: i32) -> Self::P;
-    /// [`dot4`](Lanes::dot4) of small codes with x of -127 to 127: up to 8 times where codes are below 16, 16 times where they
-    /// are below 8. So much fits 16 bits, which is where some instruction sets keep them.
+    /// `products[i] + Σ_j codes[4 i + j] * x[j]` with unsigned bytes `codes` and the four signed bytes of `x`.
+    unsafe fn dot4(products: Self::P, codes: Self::W, x: i32) -> Self::P;
+    /// [`dot4`](Lanes::dot4) of codes of at most 6 bits with x of -127 to 127, before the next [`settle`](Lanes::settle) at most
+    /// so often: 16 times where codes are below 8, 8 times below 16, 4 times below 32, twice below 64. So much fits 16
+    /// bits, which is where some instruction sets keep them.
     unsafe fn dot4_small(products: Self::P, codes: Self::W, x: i32) -> Self::P;
-    /// The sums, which began at `start`.
-    unsafe fn sums(products: Self::P, start: i32) -> Self::W;
+    /// The same sums, all in 32 bits.
+    unsafe fn settle(products: Self::P) -> Self::P;
+    /// The sums, settled.
+    unsafe fn sums(products: Self::P) -> Self::W;
 
     /// Asks for the cache line at `from`, which need not be readable.
     unsafe fn prefetch(from: *const u8);

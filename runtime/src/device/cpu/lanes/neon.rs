@@ -201,7 +201,11 @@ unsafe impl Lanes for Neon {
         }
     }
     #[inline(always)]
-    unsafe fn sums(products: W, _: i32) -> W {
+    unsafe fn settle(products: W) -> W {
+        products
+    }
+    #[inline(always)]
+    unsafe fn sums(products: W) -> W {
         products
     }
     #[inline(always)]

@@ -160,6 +160,11 @@ unsafe impl Lanes for Portable {
         unsafe { to.cast::<[i8; LANES]>().write_unaligned(bytes) }
     }
     #[inline(always)]
+    unsafe fn products(start: i32) -> W {
+        // SAFETY: see above.
+        unsafe { Self::splat_word(start) }
+    }
+    #[inline(always)]
     unsafe fn dot4(mut sums: W, codes: W, x: i32) -> W {
         let x = x.to_le_bytes();
         for (j, x) in x.into_iter().enumerate() {
@@ -172,17 +177,16 @@ unsafe impl Lanes for Portable {
         sums
     }
     #[inline(always)]
-    unsafe fn products(start: i32) -> W {
-        // SAFETY: see above.
-        unsafe { Self::splat_word(start) }
-    }
-    #[inline(always)]
     unsafe fn dot4_small(products: W, codes: W, x: i32) -> W {
         // SAFETY: see above.
         unsafe { Self::dot4(products, codes, x) }
     }
     #[inline(always)]
-    unsafe fn sums(products: W, _: i32) -> W {
+    unsafe fn settle(products: W) -> W {
+        products
+    }
+    #[inline(always)]
+    unsafe fn sums(products: W) -> W {
         products
     }
     #[inline(always)]

@@ -5,7 +5,7 @@ use dwindle_bundle::native::{BLOCK_ROWS, MatMul};
 
 use super::super::super::lanes::isa::Work;
 use super::super::super::lanes::{LANES, Lanes};
-use super::block::{self, Block};
+use super::block::{self, Block, Second, unit_words};
 use super::finish::finish;
 use super::{Bound, Run, borrow, share_blocks};
 
@@ -26,35 +26,43 @@ impl Grouped<'_> {
     /// Does the shares that this member gets, of codes of `bits` bits; the first phase is done.
     pub fn run(self, bits: u32) {
         let set = self.run.set;
-        // What the built-in schemes use is compiled for itself.
-        match (bits, self.all.words, self.all.stored_zeros || self.record.split > 1) {
-            (3, 4, false) => set.run(&GroupedOf::<3, 4, false>(self)),
+        // What built-in schemes and GGUF files use is compiled for itself.
+        match (bits, self.all.units, self.all.second != Second::Nothing || self.record.split > 1) {
+            (3, 1, false) => set.run(&GroupedOf::<3, 1, false>(self)),
+            (4, 2, false) => set.run(&GroupedOf::<4, 2, false>(self)),
             (4, 4, false) => set.run(&GroupedOf::<4, 4, false>(self)),
+            (5, 1, false) => set.run(&GroupedOf::<5, 1, false>(self)),
+            (6, 1, false) => set.run(&GroupedOf::<6, 1, false>(self)),
+            (6, 2, false) => set.run(&GroupedOf::<6, 2, false>(self)),
             (8, 8, false) => set.run(&GroupedOf::<8, 8, false>(self)),
+            (4, 2, true) => set.run(&GroupedOf::<4, 2, true>(self)),
             (4, 4, true) => set.run(&GroupedOf::<4, 4, true>(self)),
+            (5, 1, true) => set.run(&GroupedOf::<5, 1, true>(self)),
             (3, ..) => set.run(&GroupedOf::<3, 0, true>(self)),
             (4, ..) => set.run(&GroupedOf::<4, 0, true>(self)),
+            (5, ..) => set.run(&GroupedOf::<5, 0, true>(self)),
+            (6, ..) => set.run(&GroupedOf::<6, 0, true>(self)),
             _ => set.run(&GroupedOf::<8, 0, true>(self)),
         }
     }
 }
 
-/// Of so many bits, with so many words a group; `MORE` as in [`block::tile`].
-struct GroupedOf<'a, const BITS: u32, const WORDS: usize, const MORE: bool>(Grouped<'a>);
+/// Of so many bits, with so many units a group; `MORE` as in [`block::tile`].
+struct GroupedOf<'a, const BITS: u32, const UNITS: usize, const MORE: bool>(Grouped<'a>);
 
-impl<const BITS: u32, const WORDS: usize, const MORE: bool> Work for GroupedOf<'_, BITS, WORDS, MORE> {
+impl<const BITS: u32, const UNITS: usize, const MORE: bool> Work for GroupedOf<'_, BITS, UNITS, MORE> {
     const DOTS: bool = true;
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(&self) {
         let Grouped { spec, bound, run, rows, record, all } = self.0;
         // SAFETY: as in the first phase, which is done.
-        unsafe { grouped_blocks::<L, BITS, WORDS, MORE>(spec, bound, run, rows, record, all) };
+        unsafe { grouped_blocks::<L, BITS, UNITS, MORE>(spec, bound, run, rows, record, all) };
     }
 }
 
 #[inline(always)]
-unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MORE: bool>(
+unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const UNITS: usize, const MORE: bool>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,
@@ -65,13 +73,14 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MO
     // SAFETY: blocks and records are within their bindings and the scratch memory.
     unsafe {
         let x = run.scratch.cells::<u8>().as_ptr() as *const u8;
+        let words = record.groups * all.units * unit_words(BITS);
         let block = |index: usize| Block {
-            codes: all.codes.add(index * record.groups * all.words * LANES),
+            codes: all.codes.add(index * words * LANES),
             scales: all.scales.add(index * (record.groups / record.split) * all.group_bytes()),
             ..all
         };
         let blocks = (spec.matrix.n as usize).div_ceil(BLOCK_ROWS);
-        let share = share_blocks(blocks, run.member.members(), record.groups * all.words * 64);
+        let share = share_blocks(blocks, run.member.members(), words * 64);
         loop {
             let first = run.member.take() * share;
             if first >= blocks {
@@ -81,18 +90,18 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MO
             if rows == 1 {
                 for index in first..last {
                     let none = [L::splat(0.0)];
-                    let sums = block::tile::<L, BITS, WORDS, 1, MORE>(block(index), record, x, 0..record.groups, none);
+                    let sums = block::tile::<L, BITS, UNITS, 1, MORE>(block(index), record, x, 0..record.groups, none);
                     finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
                 }
                 continue;
             }
             let blocks = first..last;
             match L::ROWS {
-                8 => grouped_rows::<L, BITS, WORDS, 8, MORE>(spec, bound, run, rows, record, blocks, block, x),
-                // Where registers are few, words are gone through one by one: unrolled, a group's loads are all put first, and
+                8 => grouped_rows::<L, BITS, UNITS, 8, MORE>(spec, bound, run, rows, record, blocks, block, x),
+                // Where registers are few, units are gone through one by one: unrolled, a group's loads are all put first, and
                 // spilled (measured: 1.1 to 1.3 times as fast with AVX2).
                 4 => grouped_rows::<L, BITS, 0, 4, MORE>(spec, bound, run, rows, record, blocks, block, x),
-                _ => grouped_rows::<L, BITS, WORDS, 2, MORE>(spec, bound, run, rows, record, blocks, block, x),
+                _ => grouped_rows::<L, BITS, UNITS, 2, MORE>(spec, bound, run, rows, record, blocks, block, x),
             }
         }
     }
@@ -100,7 +109,7 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const WORDS: usize, const MO
 
 #[expect(clippy::too_many_arguments, reason = "the body of one loop, once for each number of rows")]
 #[inline(always)]
-unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: usize, const MORE: bool>(
+unsafe fn grouped_rows<L: Lanes, const BITS: u32, const UNITS: usize, const R: usize, const MORE: bool>(
     spec: &MatMul,
     bound: &Bound,
     run: &Run<'_>,
@@ -128,7 +137,7 @@ unsafe fn grouped_rows<L: Lanes, const BITS: u32, const WORDS: usize, const R: u
                         }
                     }
                     let x = x.add(t * record.bytes);
-                    let sums = block::tile::<L, BITS, WORDS, R, MORE>(block(index), record, x, from..to, sums);
+                    let sums = block::tile::<L, BITS, UNITS, R, MORE>(block(index), record, x, from..to, sums);
                     if to == record.groups {
                         finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
                         continue;

@@ -15,11 +15,11 @@ mod quantize;
 mod tiles;
 
 use dwindle_bundle::Record;
-use dwindle_bundle::native::{Float, MatMul, Storage, Zero};
+use dwindle_bundle::native::{Float, MatMul, Storage, Unit};
 
 use super::{Run, borrow, norm};
 use ahead::Ahead;
-use block::Block;
+use block::{Block, Second};
 use grouped::Grouped;
 use plain::Plain;
 use prepare::{Prepare, Prepared};
@@ -57,29 +57,34 @@ pub fn run(spec: &MatMul, run: &Run<'_>) {
     match spec.matrix.storage {
         Storage::Grouped { bits, group, scale, zero } => {
             let record = Record::new(spec.matrix.k, bits, group);
+            let unit = Unit::of(bits).expect("`needs` checks formats");
             let values = record.groups * record.group;
             let all = Block {
                 codes: run.pointer::<u32>(1),
                 scales: run.pointer::<u8>(bound.scales),
                 half_scales: scale == Float::F16,
-                stored_zeros: zero == Zero::Stored,
-                words: record.group / (32 / bits) as usize,
+                second: Second::of(zero),
+                units: record.group / unit.codes,
                 ahead: Ahead::of_processor(),
             };
             #[cfg(target_arch = "x86_64")]
-            if run.set.has_tiles() && zero == Zero::Centered && record.split == 1 && rows >= tiles::LEAST_ROWS {
+            if run.set.has_tiles() && rows >= tiles::LEAST_ROWS {
                 prepare(values, Prepared::Tiled { bits, values });
-                let product = tiles::Product { spec, bound: &bound, run, rows, group: record.group, all };
+                let all = Block { units: group as usize / unit.codes, ..all };
+                let zero = zero.constant(bits).unwrap_or(0);
+                let product = tiles::Product { spec, bound: &bound, run, rows, zero, group: group as usize, all };
                 // SAFETY: `has_tiles` is true only where tiles are available; sizes are those that `needs` asks for.
                 return unsafe {
                     match bits {
                         3 => product.run::<3>(),
                         4 => product.run::<4>(),
+                        5 => product.run::<5>(),
+                        6 => product.run::<6>(),
                         _ => product.run::<8>(),
                     }
                 };
             }
-            prepare(values, Prepared::Quantized(record, bits, zero.constant(bits).unwrap_or(1) as i32));
+            prepare(values, Prepared::Quantized(record, bits, zero.constant(bits)));
             Grouped { spec, bound: &bound, run, rows, record, all }.run(bits);
         }
         Storage::Plain(float) => {

@@ -14,8 +14,8 @@ use super::{Bound, Run, borrow, norm, quantize};
 pub enum Prepared {
     /// f32, side by side.
     Plain,
-    /// A record for codes of so many bits, with this zero.
-    Quantized(Record, u32, i32),
+    /// A record for codes of so many bits, with this zero where groups store nothing of the kind.
+    Quantized(Record, u32, Option<u32>),
     /// bf16 tiles, of `values` values a row, for codes of `bits` bits.
     #[cfg(target_arch = "x86_64")]
     Tiled { bits: u32, values: usize },

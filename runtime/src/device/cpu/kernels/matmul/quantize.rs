@@ -6,21 +6,21 @@
 //! terms' magnitudes. Products of codes and q are exact in 32 bits.
 //!
 //! A [`Record`] holds a row: codes in the order in which kernels read them, for each group
-//! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing; `-Σ q` where the matrix's groups have zeros
-//! of their own), and scales.
+//! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing) or `scale * Σ q` (which is multiplied with the
+//! value of code 0, where groups of the matrix store what it comes from), and scales.
 
 use dwindle_bundle::Record;
 use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
 
 use super::super::super::lanes::{LANES, Lanes};
 
-/// Quantizes a row into a record for codes of `bits` bits, whose sums are multiplied with `-zero`. `x` has the row, then zeros up to whole
+/// Quantizes a row into a record for codes of `bits` bits with the constant zero `zero`. `x` has the row, then zeros up to whole
 /// groups and [`LANES`] more.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; `to` has the record's bytes.
 #[inline(always)]
-pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: i32, x: &[f32], to: *mut u8) {
+pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x: &[f32], to: *mut u8) {
     let group = record.group;
     assert!(x.len() >= record.groups * group + LANES, "a row is padded");
     let mut codes = [0_i8; MAX_UNIT + LANES];
@@ -41,7 +41,8 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: i32, x: &[f32]
             let inverse = if greatest > 1e-30 { 127.0 / greatest } else { 0.0 };
             let (from, to) = (values.as_ptr(), to.add(g * group));
             let sum = match bits {
-                4 if group.is_multiple_of(2 * LANES) => in_halves::<L>(from, group, inverse, to),
+                4..=6 if group.is_multiple_of(2 * LANES) => in_halves::<L>(from, group, inverse, to),
+                4..=6 if group == LANES => sixteen_in_halves::<L>(from, inverse, to),
                 8 if group.is_multiple_of(LANES) => in_order::<L>(from, group, inverse, to),
                 _ => {
                     let mut sum = 0;
@@ -58,8 +59,12 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: i32, x: &[f32]
                 }
             };
             let to = to.sub(g * group);
-            to.add(record.sums).cast::<i32>().add(g).write(-zero * sum);
-            to.add(record.scales).cast::<f32>().add(g).write(greatest / 127.0);
+            let scale = greatest / 127.0;
+            match zero {
+                Some(zero) => to.add(record.sums).cast::<i32>().add(g).write(-(zero as i32) * sum),
+                None => to.add(record.sums).cast::<f32>().add(g).write(scale * sum as f32),
+            }
+            to.add(record.scales).cast::<f32>().add(g).write(scale);
         }
     }
 }
@@ -96,7 +101,7 @@ unsafe fn in_order<L: Lanes>(from: *const f32, values: usize, inverse: f32, to: 
     }
 }
 
-/// Codes for 4 bits, the even ones of each eight before the odd ones, and their sum.
+/// Codes for 4 to 6 bits, the even ones of each eight before the odd ones, and their sum.
 #[inline(always)]
 unsafe fn in_halves<L: Lanes>(from: *const f32, values: usize, inverse: f32, to: *mut u8) -> i32 {
     // SAFETY: the caller has as many values and bytes.
@@ -120,6 +125,19 @@ unsafe fn in_halves<L: Lanes>(from: *const f32, values: usize, inverse: f32, to:
     }
 }
 
+/// The same of sixteen values.
+#[inline(always)]
+unsafe fn sixteen_in_halves<L: Lanes>(from: *const f32, inverse: f32, to: *mut u8) -> i32 {
+    // SAFETY: the caller has as many values and bytes.
+    unsafe {
+        let q = L::round(L::mul(L::load(from), L::splat(inverse)));
+        let mut codes = [0_i8; LANES];
+        L::store_bytes(codes.as_mut_ptr(), q);
+        in_eights(&codes, to);
+        L::sum(L::to_f32(q)) as i32
+    }
+}
+
 /// Values converted at a time.
 const MAX_UNIT: usize = 160;
 
@@ -136,15 +154,20 @@ unsafe fn arrange(bits: u32, codes: &[i8], to: *mut u8) {
                     }
                 }
             }
-            4 => {
-                for (unit, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
-                    let all = u64::from_le_bytes(codes.map(|code| code as u8));
-                    let evens = squeeze(all) | squeeze(all >> 8) << 32;
-                    to.add(8 * unit).cast::<u64>().write_unaligned(evens.to_le());
-                }
-            }
+            4..=6 => in_eights(codes, to),
             _ => to.copy_from_nonoverlapping(codes.as_ptr().cast(), codes.len()),
         }
+    }
+}
+
+/// Of each eight codes, the even ones before the odd ones.
+#[inline(always)]
+unsafe fn in_eights(codes: &[i8], to: *mut u8) {
+    for (unit, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
+        let all = u64::from_le_bytes(codes.map(|code| code as u8));
+        let evens = squeeze(all) | squeeze(all >> 8) << 32;
+        // SAFETY: the caller has as many bytes as codes.
+        unsafe { to.add(8 * unit).cast::<u64>().write_unaligned(evens.to_le()) };
     }
 }
 

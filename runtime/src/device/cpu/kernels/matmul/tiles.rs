@@ -1,7 +1,7 @@
 //! Products of many rows with a grouped matrix in tile registers.
 //!
 //! Activations are rounded to bf16 and laid out as tiles of 16 rows and 32 values. A share is some blocks of 16 rows of the
-//! matrix; its codes are turned into bf16 `(code - zero) * scale`, a piece of the columns at a time, once for all rows of activations. A piece is
+//! matrix; its codes are turned into bf16 values, a piece of the columns at a time, once for all rows of activations. A piece is
 //! small enough for two tiles' rows of it to stay in the first cache, and the share's part for the second. Sums are f32 and go on from
 //! piece to piece, in the order of columns, so that they depend neither on the share nor on the rows beside.
 //!
@@ -10,12 +10,12 @@
 
 use std::arch::x86_64::*;
 
-use dwindle_bundle::native::{BLOCK_ROWS, CODES_3BIT, MatMul, ORDER_3BIT};
+use dwindle_bundle::native::{BLOCK_ROWS, CODES_3BIT, MatMul, ORDER_3BIT, Unit};
 
 use super::super::super::lanes::LANES;
 use super::super::super::lanes::amx::{TILE_BYTES, TILE_DEPTH, TILE_ROWS, Tiles};
 use super::super::super::lanes::avx512::Avx512;
-use super::block::Block;
+use super::block::{Block, Second, joined};
 use super::finish::finish;
 use super::{Bound, Run, borrow};
 
@@ -25,7 +25,7 @@ pub const LEAST_ROWS: usize = 24;
 /// Blocks of a share, at most; an even number.
 const SHARE_BLOCKS: usize = 8;
 
-/// Values of a piece for 4 and 8 bits, and for 3 bits: whole units of codes and whole tiles.
+/// Values of a piece for 4 to 8 bits, and for 3 bits: whole units of codes and whole tiles.
 const PIECE: usize = 512;
 const PIECE_3BIT: usize = 480;
 
@@ -87,9 +87,11 @@ pub struct Product<'a> {
     pub run: &'a Run<'a>,
     /// Rows of activations.
     pub rows: usize,
-    /// Values of a group.
+    /// The code that stands for 0, where groups store nothing of the kind.
+    pub zero: u32,
+    /// Values of a group of the matrix.
     pub group: usize,
-    /// The matrix.
+    /// The matrix; units are those of its groups.
     pub all: Block,
 }
 
@@ -100,8 +102,10 @@ impl Product<'_> {
     /// Tiles are available; the matrix and the scratch memory are as large as the constants say, with codes of `BITS` bits.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
     pub unsafe fn run<const BITS: u32>(&self) {
-        let Product { spec, bound, run, rows, group, all } = *self;
+        let Product { spec, bound, run, rows, zero, group, all } = *self;
         let groups = (spec.matrix.k as usize).div_ceil(group);
+        let unit = const { Unit::of(BITS).expect("a format's bits") };
+        let block_words = groups * all.units * unit.words * LANES;
         let depth = depth(groups * group);
         let piece = if BITS == 3 { PIECE_3BIT } else { PIECE };
         let piece_depth = piece / TILE_DEPTH;
@@ -127,12 +131,13 @@ impl Product<'_> {
                     let length = piece_depth.min(depth - from);
                     for index in 0..count {
                         let block = Block {
-                            codes: all.codes.add((first_block + index) * groups * all.words * LANES),
-                            scales: all.scales.add((first_block + index) * groups * LANES * all.scale_bytes()),
+                            codes: all.codes.add((first_block + index) * block_words),
+                            scales: all.scales.add((first_block + index) * groups * all.group_bytes()),
                             ..all
                         };
                         let to = panel.add(index * length * TILE_BYTES);
-                        unpack::<BITS>(block, group, groups, from * TILE_DEPTH, length, to);
+                        let columns = Columns { zero, groups, first: from * TILE_DEPTH, depth: length };
+                        unpack::<BITS>(block, columns, to);
                     }
                     let last = from + length == depth;
                     for tile in (0..row_tiles).step_by(2) {
@@ -189,19 +194,28 @@ unsafe fn finish_tile(
     }
 }
 
-/// Columns `first` to `first + 32 depth` of a block as tiles of bf16; zeros where there are no more.
+/// What is unpacked of a block.
+#[derive(Clone, Copy)]
+struct Columns {
+    /// The constant zero.
+    zero: u32,
+    /// Groups of the block.
+    groups: usize,
+    /// First column, that of a unit.
+    first: usize,
+    /// Tiles.
+    depth: usize,
+}
+
+/// Columns of a block as tiles of bf16; zeros where there are no more.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,f16c")]
-unsafe fn unpack<const BITS: u32>(block: Block, group: usize, groups: usize, first: usize, depth: usize, to: *mut u8) {
-    let values = match BITS {
-        3 => CODES_3BIT,
-        4 => 8,
-        _ => 4,
-    };
-    let words_of_unit = if BITS == 3 { 4 } else { 1 };
-    let last = (groups * group / values).min((first + depth * TILE_DEPTH) / values);
-    let (mut unit, per_group) = (first / values, group / values);
-    let zero = (1 << (BITS - 1)) - 1;
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+unsafe fn unpack<const BITS: u32>(block: Block, columns: Columns, to: *mut u8) {
+    let Columns { zero, groups, first, depth } = columns;
+    let Unit { codes: values, words: words_of_unit } = const { Unit::of(BITS).expect("a format's bits") };
+    let per_group = block.units;
+    let last = (groups * per_group).min((first + depth * TILE_DEPTH) / values);
+    let mut unit = first / values;
     // SAFETY: units are within the block, and what they give within the tiles, by the caller's promise.
     unsafe {
         let end = to.add(depth * TILE_BYTES);
@@ -210,18 +224,19 @@ unsafe fn unpack<const BITS: u32>(block: Block, group: usize, groups: usize, fir
         let codes = _mm512_loadu_ps(if BITS == 3 { CODES_OF_3.as_ptr() } else { CODES_OF_4.as_ptr() });
         while unit < last {
             let g = unit / per_group;
-            let scale = match block.half_scales {
-                true => _mm512_cvtph_ps(_mm256_loadu_si256(block.scales.cast::<u16>().add(LANES * g).cast())),
-                false => _mm512_loadu_ps(block.scales.cast::<f32>().add(LANES * g)),
+            let scales = block.scales.add(g * block.group_bytes());
+            let scale = block.floats::<Avx512>(scales);
+            let offset = match block.second {
+                Second::Nothing => _mm512_mul_ps(scale, _mm512_set1_ps(-(zero as f32))),
+                _ => block.first_values::<Avx512>(scale, scales),
             };
-            let offset = _mm512_mul_ps(scale, _mm512_set1_ps(-(zero as f32)));
             // The pair of codes that are in the low bits of two registers' lanes.
             let mut put = |low: __m512i, high: __m512i| {
                 let [low, high] = [low, high].map(|code| {
                     let code = match BITS {
-                        8 => _mm512_cvtepi32_ps(_mm512_and_si512(code, _mm512_set1_epi32(0xff))),
                         // Four bits choose; of 3-bit codes the fourth makes no difference.
-                        _ => _mm512_permutexvar_ps(code, codes),
+                        3 | 4 => _mm512_permutexvar_ps(code, codes),
+                        _ => _mm512_cvtepi32_ps(_mm512_and_si512(code, _mm512_set1_epi32(0xff))),
                     };
                     _mm512_fmadd_ps(code, scale, offset)
                 });
@@ -229,7 +244,7 @@ unsafe fn unpack<const BITS: u32>(block: Block, group: usize, groups: usize, fir
                 to = to.add(64);
             };
             for at in unit..last.min((g + 1) * per_group) {
-                let words: [__m512i; 4] = std::array::from_fn(|w| {
+                let words: [__m512i; 5] = std::array::from_fn(|w| {
                     _mm512_loadu_si512(block.codes.add((at * words_of_unit + w % words_of_unit) * LANES).cast())
                 });
                 for w in 0..words_of_unit {
@@ -242,7 +257,7 @@ unsafe fn unpack<const BITS: u32>(block: Block, group: usize, groups: usize, fir
                 let word = words[0];
                 match BITS {
                     3 => {
-                        for word in words {
+                        for &word in &words[..4] {
                             put(word, _mm512_srli_epi32::<8>(word));
                             put(_mm512_srli_epi32::<16>(word), _mm512_srli_epi32::<24>(word));
                             put(_mm512_srli_epi32::<3>(word), _mm512_srli_epi32::<11>(word));
@@ -265,6 +280,21 @@ unsafe fn unpack<const BITS: u32>(block: Block, group: usize, groups: usize, fir
                         put(_mm512_srli_epi32::<8>(word), _mm512_srli_epi32::<12>(word));
                         put(_mm512_srli_epi32::<16>(word), _mm512_srli_epi32::<20>(word));
                         put(_mm512_srli_epi32::<24>(word), _mm512_srli_epi32::<28>(word));
+                    }
+                    5 | 6 => {
+                        let upper = words[words_of_unit - 1];
+                        let mut put_eight = |[low, high]: [__m512i; 2]| {
+                            put(low, high);
+                            put(_mm512_srli_epi32::<8>(low), _mm512_srli_epi32::<8>(high));
+                            put(_mm512_srli_epi32::<16>(low), _mm512_srli_epi32::<16>(high));
+                            put(_mm512_srli_epi32::<24>(low), _mm512_srli_epi32::<24>(high));
+                        };
+                        put_eight(joined::<Avx512, BITS, 0>(words[0], upper));
+                        put_eight(joined::<Avx512, BITS, 1>(words[1], upper));
+                        if BITS == 5 {
+                            put_eight(joined::<Avx512, BITS, 2>(words[2], upper));
+                            put_eight(joined::<Avx512, BITS, 3>(words[3], upper));
+                        }
                     }
                     _ => {
                         put(word, _mm512_srli_epi32::<8>(word));
