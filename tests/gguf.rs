@@ -294,7 +294,12 @@ fn a_published_mixture_runs() {
     let (values, ..) = pocket_gemma(Storage::Q8_0);
     let (down, ..) = pocket_gemma(Storage::Q6K);
     for (index, tensor) in gguf.tensors.iter_mut().enumerate() {
-        let even = tensor.0.split('.').nth(1).and_then(|layer| layer.parse::<usize>().ok()).is_some_and(|layer| layer % 2 == 0);
+        let even = tensor
+            .0
+            .split('.')
+            .nth(1)
+            .and_then(|layer| layer.parse::<usize>().ok())
+            .is_some_and(|layer| layer % 2 == 0);
         if tensor.0 == "token_embd.weight" || tensor.0.contains("attn_v") && even {
             *tensor = values.tensors[index].clone();
         } else if tensor.0.contains("ffn_down") && even {
@@ -307,7 +312,14 @@ fn a_published_mixture_runs() {
     converted(&dwindle, &gguf);
     dwindle.run(&["compile", "model", "--target", "cpu", "-o", "packed.dwindle"]);
     let answer = dwindle.run(&[
-        "run", "packed.dwindle", "--device", "cpu", "--temperature", "0", "--prompt", "Hello! My name is Ana.",
+        "run",
+        "packed.dwindle",
+        "--device",
+        "cpu",
+        "--temperature",
+        "0",
+        "--prompt",
+        "Hello! My name is Ana.",
     ]);
     assert!(answer.contains("Ana"), "{answer:?}");
 

@@ -138,7 +138,9 @@ fn architecture(metadata: Metadata<'_>) -> Result<&'static Architecture, String>
         _ => None,
     };
     if let Some(what) = what {
-        return Err(format!("{what}, not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"));
+        return Err(format!(
+            "{what}, not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"
+        ));
     }
     Architecture::of(name).ok_or_else(|| {
         let (name, known) = (name.chars().take(40).collect::<String>(), Architecture::names());
@@ -328,7 +330,12 @@ impl Packed for Gguf {
             Unstorable { not_finite: 0, beyond: None } => Ok(()),
             Unstorable { not_finite: 0, beyond: Some(scale) } => {
                 let kind = place.tensor.kind.name();
-                Err(Error::GgufScale { path: self.parts[place.part].path.clone(), tensor: name.to_owned(), kind, scale })
+                Err(Error::GgufScale {
+                    path: self.parts[place.part].path.clone(),
+                    tensor: name.to_owned(),
+                    kind,
+                    scale,
+                })
             }
             // It would spoil all values of its group.
             Unstorable { not_finite: count, .. } => Err(Error::NotFinite { tensor: name.to_owned(), count }),

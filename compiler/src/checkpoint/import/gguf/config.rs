@@ -47,8 +47,28 @@ const ONLY: [(&str, f64); 5] = [
 /// Parts of names whose keys change what is computed. What is written for other architectures has them (`logit_scale`,
 /// `attention.clamp_kqv`, `expert_count`, `nextn_predict_layers`), and so will what is not known yet.
 const DECISIVE: [&str; 22] = [
-    "act", "alibi", "bias", "chunk", "clamp", "conv", "count", "dimension", "expert", "layers", "length", "moe", "norm",
-    "num_", "rope", "scale", "shared", "size", "softcap", "ssm", "temperature", "window",
+    "act",
+    "alibi",
+    "bias",
+    "chunk",
+    "clamp",
+    "conv",
+    "count",
+    "dimension",
+    "expert",
+    "layers",
+    "length",
+    "moe",
+    "norm",
+    "num_",
+    "rope",
+    "scale",
+    "shared",
+    "size",
+    "softcap",
+    "ssm",
+    "temperature",
+    "window",
 ];
 
 /// What the metadata tell.
@@ -319,6 +339,9 @@ impl Keys<'_> {
             .map(|key| format!("metadata key `{key}` is not understood, and may change what is computed"));
         self.problems.extend(decisive);
         let list = others.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        (!others.is_empty()).then(|| format!("metadata keys that are not known are passed over: {list}")).into_iter().collect()
+        (!others.is_empty())
+            .then(|| format!("metadata keys that are not known are passed over: {list}"))
+            .into_iter()
+            .collect()
     }
 }

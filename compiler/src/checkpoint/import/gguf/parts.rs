@@ -98,7 +98,8 @@ pub fn open(path: &Path) -> Result<Vec<Part>> {
     if !missing.is_empty() {
         let shown = missing.iter().take(8).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
         let more = if missing.len() > 8 { ", …" } else { "" };
-        let reason = format!("one of {count} parts; {} missing: {shown}{more}; put all parts side by side", missing.len());
+        let reason =
+            format!("one of {count} parts; {} missing: {shown}{more}; put all parts side by side", missing.len());
         return Err(refuse(path, vec![reason]));
     }
     let mut given = Some(given);
@@ -168,7 +169,10 @@ pub fn find(path: &Path) -> Result<Option<PathBuf>> {
     }
     found.sort();
     let model = |path: &PathBuf| numbers(path).map(|(name, _, count)| (name.to_owned(), count));
-    let one_model = found.first().and_then(model).is_some_and(|first| found.iter().all(|path| model(path).as_ref() == Some(&first)));
+    let one_model = found
+        .first()
+        .and_then(model)
+        .is_some_and(|first| found.iter().all(|path| model(path).as_ref() == Some(&first)));
     if found.len() > 1 && !one_model {
         let names: Vec<_> = found.iter().map(|file| file.file_name().unwrap_or_default().to_string_lossy()).collect();
         let reason = format!("it has several GGUF files; name one of them: {}", names.join(", "));

@@ -39,10 +39,7 @@ fn decoded(grouped: &Grouped, rows: &Rows, columns: usize) -> Vec<f32> {
 
 /// Types whose scales are one number in the file.
 fn is_exact(storage: Storage) -> bool {
-    !matches!(
-        storage,
-        Storage::Q2K | Storage::Q3K | Storage::Q4K | Storage::Q5K | Storage::Q6K | Storage::Iq4Xs
-    )
+    !matches!(storage, Storage::Q2K | Storage::Q3K | Storage::Q4K | Storage::Q5K | Storage::Q6K | Storage::Iq4Xs)
 }
 
 /// The bytes are random, so all codes, scales and signs occur.
@@ -125,7 +122,8 @@ fn exponents_of_mxfp4() {
     ] {
         let blocks = [block(127, 0x7f), block(exponent, byte)].concat();
         assert_eq!(fits_f16(&blocks), fits, "{exponent} {byte:x}");
-        let (found, rows, unstorable) = repacked(Storage::Mxfp4, if fits { FloatType::F16 } else { FloatType::F32 }, &blocks);
+        let (found, rows, unstorable) =
+            repacked(Storage::Mxfp4, if fits { FloatType::F16 } else { FloatType::F32 }, &blocks);
         if (exponent, byte) == (255, 0x21) {
             assert_eq!(unstorable.not_finite, 32);
             continue;

@@ -151,11 +151,7 @@ fn other_spellings_of_numbers() {
         assert_eq!(config[key], golden.config[key], "{key}");
     }
     assert_eq!(config["rope_theta"].as_f64(), golden.config["rope_theta"].as_f64());
-    check(
-        "llama",
-        |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])),
-        expect![[""]],
-    );
+    check("llama", |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])), expect![[""]]);
 }
 
 /// Files that are no language model.

@@ -74,9 +74,7 @@ impl Storage {
             Storage::Q2K => [vec![(g, 0, 4)], vec![(g, 4, 4)]],
             Storage::Q3K => [vec![(96 + g % 8, 4 * (g / 8), 4), (104 + g % 4, 2 * (g / 4), 2)], vec![]],
             Storage::Q4K | Storage::Q5K if g < 4 => [vec![(4 + g, 0, 6)], vec![(8 + g, 0, 6)]],
-            Storage::Q4K | Storage::Q5K => {
-                [vec![(8 + g, 0, 4), (g, 6, 2)], vec![(8 + g, 4, 4), (4 + g, 6, 2)]]
-            }
+            Storage::Q4K | Storage::Q5K => [vec![(8 + g, 0, 4), (g, 6, 2)], vec![(8 + g, 4, 4), (4 + g, 6, 2)]],
             Storage::Q6K => [vec![(192 + g, 0, 8)], vec![]],
             Storage::Iq4Xs => [vec![(4 + g / 2, 4 * (g % 2), 4), (2 + g / 4, 2 * (g % 4), 2)], vec![]],
             _ => [vec![], vec![]],

@@ -98,13 +98,7 @@ const ALL: &[Splitting] = &[
     Splitting { names: &["seed-coder"], cuts: &[Matches(SEED_CODER)], ..PLAIN },
     Splitting {
         names: &["deepseek-coder"],
-        cuts: &[
-            Matches(r"[\r\n]"),
-            Matches(r"\s?\p{L}+"),
-            Matches(r"\s?\p{P}+"),
-            Matches("[一-龥ࠀ-一가-퟿]+"),
-            Digits,
-        ],
+        cuts: &[Matches(r"[\r\n]"), Matches(r"\s?\p{L}+"), Matches(r"\s?\p{P}+"), Matches("[一-龥ࠀ-一가-퟿]+"), Digits],
         ..PLAIN
     },
     Splitting {
@@ -117,12 +111,7 @@ const ALL: &[Splitting] = &[
 /// What llama.cpp does where a file does not tell.
 const DEFAULT: Splitting = Splitting {
     names: &["default"],
-    cuts: &[
-        Matches(r"[\p{P}\$\+<=>\^~\|]+"),
-        Matches(GPT_2),
-        Matches(r"\p{N}+"),
-        Matches("[0-9][0-9][0-9]"),
-    ],
+    cuts: &[Matches(r"[\p{P}\$\+<=>\^~\|]+"), Matches(GPT_2), Matches(r"\p{N}+"), Matches("[0-9][0-9][0-9]")],
     ..PLAIN
 };
 
