@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
-use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert};
+use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert, gguf_files};
 use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::Quantization;
@@ -232,7 +232,7 @@ impl Source {
         if directory.is_file() {
             // The files of a checkpoint beside a GGUF file win over its metadata.
             let beside = ["config.json"].iter().chain(&CARRIED_FILES).map(|name| directory.with_file_name(name));
-            return Ok(beside.filter(|file| file.is_file()).chain([directory.clone()]).collect());
+            return Ok(beside.filter(|file| file.is_file()).chain(gguf_files(directory)).collect());
         }
         let mut files = files_in(directory)?;
         files.retain(|path| {

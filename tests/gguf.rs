@@ -66,6 +66,8 @@ impl Tokens {
 }
 
 /// A demo model's language model as llama.cpp's converter would write it; `prefix` stands before its tensors' names.
+///
+/// Where rows are no whole blocks of `storage`, they are stored as `Q5_0`.
 fn model(name: &str, architecture: &str, prefix: &str, storage: Storage) -> Gguf {
     let source = Source::open(&root().join("demo").join(name)).unwrap();
     let config = source.outline().config().get("text_config").unwrap_or(&Value::Null);
@@ -113,7 +115,12 @@ fn model(name: &str, architecture: &str, prefix: &str, storage: Storage) -> Gguf
         if gemma && name.ends_with("norm.weight") {
             values.iter_mut().for_each(|value| *value += 1.0);
         }
-        gguf.push(&theirs, view.shape, if view.shape.len() == 1 { Storage::F32 } else { storage }, &values);
+        let storage = match view.shape {
+            [_] => Storage::F32,
+            [.., columns] if columns % storage.block().0 == 0 => storage,
+            _ => Storage::Q5_0,
+        };
+        gguf.push(&theirs, view.shape, storage, &values);
     }
     gguf
 }
@@ -207,11 +214,6 @@ fn from_a_file_to_an_answer() {
     assert_eq!(answer, ask(&demo));
     assert_eq!(answer, ask("model.gguf"), "all at once");
 
-    let logits = |bundle: &str| {
-        dwindle.run(&["logits", bundle, "--tokens", "2,651,9,12", "--device", "cpu", "-o", "logits.safetensors"]);
-        let file = dwindle_compiler::checkpoint::safetensors::SafeTensors::open(&dwindle.path("logits.safetensors"));
-        file.unwrap().tensor("logits").unwrap().to_f32().unwrap()
-    };
     let (gguf, ..) = pocket_gemma(Storage::F32);
     converted(&dwindle, &gguf);
     for (source, packed) in [("model", "of-file"), ("checkpoint", "of-checkpoint")] {
@@ -221,7 +223,7 @@ fn from_a_file_to_an_answer() {
         dwindle.run(&["quantize", source, "--scheme", "q4f16_1", "-o", packed]);
         dwindle.run(&["compile", packed, "--target", "cpu", "-o", &format!("{packed}.dwindle")]);
     }
-    let (found, expected) = (logits("of-file.dwindle"), logits("of-checkpoint.dwindle"));
+    let (found, expected) = (logits(&dwindle, "of-file.dwindle"), logits(&dwindle, "of-checkpoint.dwindle"));
     let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let range = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     assert!(difference <= 1e-3 * range, "{difference} of {range}");
@@ -245,6 +247,14 @@ fn byte_level_tokenizers() {
         ("llama-bpe", "we're 12345 x", "we|'re|Ġ|123|45|Ġx"),
         ("smollm", "we're 123", "we|'re|Ġ|1|2|3"),
         ("gpt-2", "we're 123  x", "we|'re|Ġ123|Ġ|Ġx"),
+        ("dbrx", "we're 12345 x", "we|'re|Ġ|123|45|Ġx"),
+        ("deepseek-r1-qwen", "we're 123 x", "we|'re|Ġ|1|2|3|Ġx"),
+        ("tekken", "weRe, 12/n", "we|Re|,|Ġ|1|2|/|n"),
+        ("gpt-4o", "weRe'll 1234 x", "we|Re'll|Ġ|123|4|Ġx"),
+        ("seed-coder", "we 12", "we|Ġ|1|2"),
+        ("deepseek-coder", "we, 12", "we|,|Ġ|1|2"),
+        ("deepseek-v3", "a.b 1234", "a|.b|Ġ|123|4"),
+        ("default", "we're=1234", "we|'|re|=|123|4"),
     ] {
         gguf.set("tokenizer.ggml.pre", Meta::Text(name.to_owned()));
         gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(false));
@@ -268,11 +278,72 @@ fn merged(word: &str, tokens: &Tokens) -> Vec<u32> {
     parts.iter().map(id).collect()
 }
 
+/// The logits of a bundle's model for a few tokens.
+fn logits(dwindle: &Dwindle, bundle: &str) -> Vec<f32> {
+    dwindle.run(&["logits", bundle, "--tokens", "2,651,9,12", "--device", "cpu", "-o", "logits.safetensors"]);
+    let file = dwindle_compiler::checkpoint::safetensors::SafeTensors::open(&dwindle.path("logits.safetensors"));
+    file.unwrap().tensor("logits").unwrap().to_f32().unwrap()
+}
+
+/// The mixture that `llama-quantize` makes where rows are no whole blocks of 256: queries, keys, gate and up in one type,
+/// values, outputs and the projection down in others, the embedding (which is the head) in a third.
+#[test]
+fn a_published_mixture_runs() {
+    let dwindle = Dwindle::new();
+    let (mut gguf, ..) = pocket_gemma(Storage::Q4K);
+    let (values, ..) = pocket_gemma(Storage::Q8_0);
+    let (down, ..) = pocket_gemma(Storage::Q6K);
+    for (index, tensor) in gguf.tensors.iter_mut().enumerate() {
+        let even = tensor
+            .0
+            .split('.')
+            .nth(1)
+            .and_then(|layer| layer.parse::<usize>().ok())
+            .is_some_and(|layer| layer % 2 == 0);
+        if tensor.0 == "token_embd.weight" || tensor.0.contains("attn_v") && even {
+            *tensor = values.tensors[index].clone();
+        } else if tensor.0.contains("ffn_down") && even {
+            *tensor = down.tensors[index].clone();
+        }
+    }
+    let kinds: std::collections::BTreeSet<u32> = gguf.tensors.iter().map(|tensor| tensor.1).collect();
+    let expected = [Storage::F32, Storage::Q5_0, Storage::Q8_0, Storage::Q4K, Storage::Q6K].map(Storage::number);
+    assert_eq!(kinds, expected.into_iter().collect());
+    converted(&dwindle, &gguf);
+    dwindle.run(&["compile", "model", "--target", "cpu", "-o", "packed.dwindle"]);
+    let answer = dwindle.run(&[
+        "run",
+        "packed.dwindle",
+        "--device",
+        "cpu",
+        "--temperature",
+        "0",
+        "--prompt",
+        "Hello! My name is Ana.",
+    ]);
+    assert!(answer.contains("Ana"), "{answer:?}");
+
+    // The same values as floats.
+    let all = writer::PACKED.into_iter().chain([Storage::F32]);
+    for (_, kind, _, bytes) in &mut gguf.tensors {
+        let from = all.clone().find(|storage| storage.number() == *kind).unwrap();
+        (*kind, *bytes) = (Storage::F32.number(), Storage::F32.encode(&from.decode(bytes)));
+    }
+    converted(&dwindle, &gguf);
+    dwindle.run(&["quantize", "model", "--scheme", "q0f32", "-o", "plain"]);
+    dwindle.run(&["compile", "plain", "--target", "cpu", "-o", "plain.dwindle"]);
+    let (found, expected) = (logits(&dwindle, "packed.dwindle"), logits(&dwindle, "plain.dwindle"));
+    let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let range = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    assert!(difference <= 0.02 * 2.0 * range, "{difference} of {range}");
+}
+
 #[test]
 fn mistakes() {
     let dwindle = Dwindle::new();
     let (mut gguf, ..) = pocket_gemma(Storage::Q4_0);
-    gguf.tensors[0].1 = 14;
+    // IQ3_S.
+    gguf.tensors[0].1 = 21;
     gguf.tensors[0].2 = vec![256, 1];
     std::fs::write(dwindle.path("model.gguf"), gguf.bytes()).unwrap();
     expect_test::expect![[r#"

@@ -94,15 +94,28 @@ pub enum Error {
         reasons: Vec<String>,
     },
 
-    /// Tensors of a GGUF file whose values cannot be kept as they are.
-    #[error("{}: tensors of types that cannot be kept as they are: {}; {}", path.display(), by_type(tensors), gguf_hint(*only_tables))]
+    /// Tensors of a GGUF file whose types are not read.
+    #[error("{}: tensors of types that are not read: {}; {read} are: make such a file with `llama-quantize F16.gguf OUT.gguf Q4_K_M`, or convert the Hugging Face checkpoint", path.display(), by_type(tensors))]
     GgufTypes {
         /// The file.
         path: PathBuf,
         /// Name and type of each.
         tensors: Vec<(String, &'static str)>,
-        /// They are only the embedding and the head.
-        only_tables: bool,
+        /// The types that are read.
+        read: String,
+    },
+
+    /// A group of a GGUF file whose scale or minimum f16 cannot hold.
+    #[error("{}: tensor `{tensor}` ({kind}): the scale {scale:e} of a group is beyond f16, which no trained weights need; download the file again, or convert the Hugging Face checkpoint", path.display())]
+    GgufScale {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, in transformers 4's name.
+        tensor: String,
+        /// Its type.
+        kind: &'static str,
+        /// The greatest of them.
+        scale: f32,
     },
 
     /// A configuration beside a GGUF file that tells of another model.
@@ -381,19 +394,6 @@ fn by_type(tensors: &[(String, &'static str)]) -> String {
         format!("{kind} ({}{more})", names[..names.len().min(3)].join(", "))
     };
     types.iter().map(list).collect::<Vec<_>>().join(", ")
-}
-
-fn gguf_hint(only_tables: bool) -> &'static str {
-    match only_tables {
-        true => {
-            "llama-quantize stores the embedding and the head finer than the rest: make the file with `llama-quantize --pure \
-             F16.gguf OUT.gguf Q4_0`, or convert the Hugging Face checkpoint"
-        }
-        false => {
-            "Q4_0, Q8_0, F16, BF16 and F32 are: make such a file with `llama-quantize --pure F16.gguf OUT.gguf Q4_0`, or \
-             convert the Hugging Face checkpoint"
-        }
-    }
 }
 
 #[cfg(test)]

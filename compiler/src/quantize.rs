@@ -11,6 +11,7 @@ use dwindle_quant::{ErrorStats, Method};
 use dwindle_schemes::{Role, Scheme};
 
 pub use self::card::{Card, TensorCard};
+use crate::checkpoint::import::Packed;
 use crate::checkpoint::{ModelDir, ModelJson, TensorInfo, carried, matrix, stored_layout};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -116,13 +117,28 @@ pub(crate) fn describe(
         model.scheme = Some(scheme.name.clone());
         model.method = Some(method.to_string());
         model.kv = Some(scheme.kv);
-        model.card = Some(card(scheme, *method, &model.tensors, outcomes));
+        model.card = Some(card(scheme.name.clone(), method.to_string(), &model.tensors, outcomes));
+    }
+}
+
+/// What [`Transcript::finish`] adds to the description of a model that `source` had packed already: a card, where the source
+/// has names for the types of its tensors.
+pub(crate) fn describe_packed(source: &dyn Packed) -> impl FnOnce(&mut ModelJson, &BTreeMap<String, Outcome>) {
+    |model, outcomes| {
+        let (Some(scheme), Some(method)) = (model.scheme.clone(), model.method.clone()) else { return };
+        let mut card = card(scheme, method, &model.tensors, outcomes);
+        for (name, tensor) in &mut card.tensors {
+            tensor.source = source.kind(name).map(str::to_owned);
+        }
+        if card.tensors.values().any(|tensor| tensor.source.is_some()) {
+            model.card = Some(card);
+        }
     }
 }
 
 fn card(
-    scheme: &Scheme,
-    method: Method,
+    scheme: String,
+    method: String,
     tensors: &BTreeMap<String, TensorInfo>,
     outcomes: &BTreeMap<String, Outcome>,
 ) -> Card {
@@ -136,6 +152,7 @@ fn card(
         let stats = outcomes[name].stats;
         let card = TensorCard {
             role: info.role,
+            source: None,
             format: info.format,
             shape: [rows, columns],
             bits_per_weight: info.format.bits_per_weight(columns.max(1)),
@@ -145,8 +162,8 @@ fn card(
         (name.clone(), card)
     };
     Card {
-        scheme: scheme.name.clone(),
-        method: method.to_string(),
+        scheme,
+        method,
         weights,
         bytes_in: outcomes.values().map(|outcome| outcome.bytes).sum(),
         bytes_out,

@@ -181,7 +181,12 @@ impl Conversion {
             Input::Packed(source) => source.carry(to),
             Input::Checkpoint(source) => carried::copy(source.path(), to),
         };
-        let model = transcript.finish(sources, carry, quantize::describe(&self.quantization))?;
+        let model = match &self.input {
+            Input::Packed(source) if self.quantization.is_none() => {
+                transcript.finish(sources, carry, quantize::describe_packed(source.as_ref()))?
+            }
+            _ => transcript.finish(sources, carry, quantize::describe(&self.quantization))?,
+        };
         self.report.warnings = match &self.input {
             Input::Packed(source) => source.warnings(&model.files),
             Input::Checkpoint(source) => without_tokenizer(source.path(), &model.files).into_iter().collect(),

@@ -15,9 +15,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use dwindle_quant::ErrorStats;
 use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
+pub use self::gguf::files as gguf_files;
 use super::model_dir::{CarriedFile, ModelJson, TensorInfo};
 use super::problems::TensorProblems;
 use super::selection::Needs;
@@ -44,6 +46,17 @@ pub(crate) struct Rows {
     /// Scales of a grouped tensor, `[rows, groups]` (`[rows, groups, 2]` with zeros after them, where it stores zeros), or all
     /// values of a plain one; little-endian floats of its format.
     pub floats: Vec<u8>,
+    /// What these rows lost against the source, where the source's form has no equal here.
+    pub stats: ErrorStats,
+}
+
+impl Rows {
+    /// Forgets all rows and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.words.clear();
+        self.floats.clear();
+        self.stats = ErrorStats::default();
+    }
 }
 
 /// A source whose weights are packed already.
@@ -68,6 +81,11 @@ pub(crate) trait Packed: Sync {
 
     /// All tensors, by their name in transformers 4; what was published as one tensor for several appears as these.
     fn offers(&self) -> &BTreeMap<String, Offer>;
+
+    /// The publisher's name of a tensor's type, `Q4_K`; a source that has such names gets a card that lists them.
+    fn kind(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
 
     /// Replaces what is in `out` by some rows of a tensor: those of the matrix that [`matrix`](super::model_dir::matrix) makes of its shape.
     ///

@@ -39,6 +39,9 @@ pub struct Card {
 pub struct TensorCard {
     /// What it is for.
     pub role: Role,
+    /// The publisher's name of its type, of what was packed already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// How it is stored.
     pub format: Format,
     /// Rows and columns.
@@ -62,11 +65,55 @@ impl Card {
     }
 }
 
+/// The matrices of one type of the source.
+struct Kind {
+    source: String,
+    format: Format,
+    matrices: usize,
+    /// Of the matrix with the lowest ratio; absent if there is no error in any.
+    snr_db: Option<f64>,
+}
+
+impl Card {
+    /// What became of each type of the source; empty if it had no types.
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = BTreeMap::new();
+        for tensor in self.tensors.values() {
+            let Some(source) = &tensor.source else { continue };
+            let key = (source.clone(), tensor.format.to_string());
+            let kind = kinds.entry(key).or_insert_with(|| Kind {
+                source: source.clone(),
+                format: tensor.format,
+                matrices: 0,
+                snr_db: None,
+            });
+            kind.matrices += 1;
+            kind.snr_db = match (kind.snr_db, tensor.snr_db) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        kinds.into_values().collect()
+    }
+}
+
 impl fmt::Display for Card {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} by {}: {:.3} bits per weight", self.scheme, self.method, self.bits_per_weight)?;
         let percent = self.bytes_out as f64 * 100.0 / self.bytes_in.max(1) as f64;
         writeln!(f, "{} -> {} ({percent:.1} %)", Size(self.bytes_in), Size(self.bytes_out))?;
+        let kinds = self.kinds();
+        for Kind { source, format, matrices, snr_db } in &kinds {
+            let fate = match (snr_db, format) {
+                (None, _) => "kept exactly".to_owned(),
+                (Some(snr), Format::Plain(_)) => format!("rounded: {snr:.1} dB"),
+                (Some(snr), Format::Grouped(_)) => format!("codes kept, scales rounded: {snr:.1} dB"),
+            };
+            writeln!(f, "{source:<7} as {:<11}  {fate}  ({matrices} matrices)", format.to_string())?;
+        }
+        if !kinds.is_empty() {
+            return Ok(());
+        }
         writeln!(f, "signal to noise {} over {} matrices; the worst:", decibel(self.snr_db), self.tensors.len())?;
         for (name, tensor) in self.worst(SHOWN) {
             let [rows, columns] = tensor.shape;

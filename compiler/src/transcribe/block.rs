@@ -152,8 +152,7 @@ impl<'a> Tensor<'a> {
     /// Reads rows that are not mapped.
     fn read(&self, rows: &Range<usize>, given: &mut Rows) -> Result<()> {
         let Origin::Packed(source) = self.origin else { return Ok(()) };
-        given.words.clear();
-        given.floats.clear();
+        given.clear();
         source.read(self.name, rows.clone(), given)?;
         let bytes = (given.words.len() * 4 + given.floats.len()) as u64;
         assert_eq!(bytes, self.bytes(rows), "a source fills the rows that it is asked for");
@@ -181,7 +180,7 @@ impl<'a> Tensor<'a> {
                 self.write_grouped(&grouped, rows.start, &mut given.words, &given.floats, writer)?
             }
         }
-        Ok(ErrorStats::default())
+        Ok(given.stats)
     }
 
     fn encode(
@@ -203,7 +202,7 @@ impl<'a> Tensor<'a> {
             }
             (Format::Grouped(_), Mode::Keep) => unreachable!("floats become groups only where a method encodes them"),
         }
-        if self.info.role == Role::Vector || mode == Mode::Keep {
+        if self.info.role == Role::Vector {
             return Ok(ErrorStats::default());
         }
         Ok(ErrorStats::of(&scratch.values, &scratch.decoded))

@@ -13,7 +13,8 @@
 //! | `rope.freq_base`, `rope.freq_base_swa` | `rope_theta`, `rope_local_base_freq` |
 //! | `rope.scaling.type`, `rope.scaling.factor` | `rope_scaling`; of `llama3` see [`rope_factors`](super::rope_factors) |
 //!
-//! A key of the architecture that is not known here may change what is computed, and is refused.
+//! A key of the architecture that is not known here is refused if its name is one of those that change what is computed
+//! ([`DECISIVE`]) and its value is not nothing; others are noted.
 
 use std::collections::BTreeSet;
 
@@ -21,9 +22,11 @@ use serde_json::{Map, Value, json};
 
 use super::architecture::Architecture;
 use super::metadata::Metadata;
+use super::tokenizer::ends;
 
 /// Keys that say nothing about a forward pass, or repeat what others say.
-const HARMLESS: [&str; 6] = [
+const HARMLESS: [&str; 7] = [
+    "pooling_type",
     "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
     "rope.scaling.yarn_log_multiplier",
@@ -41,6 +44,33 @@ const ONLY: [(&str, f64); 5] = [
     ("attention.max_alibi_bias", 0.0),
 ];
 
+/// Parts of names whose keys change what is computed. What is written for other architectures has them (`logit_scale`,
+/// `attention.clamp_kqv`, `expert_count`, `nextn_predict_layers`), and so will what is not known yet.
+const DECISIVE: [&str; 22] = [
+    "act",
+    "alibi",
+    "bias",
+    "chunk",
+    "clamp",
+    "conv",
+    "count",
+    "dimension",
+    "expert",
+    "layers",
+    "length",
+    "moe",
+    "norm",
+    "num_",
+    "rope",
+    "scale",
+    "shared",
+    "size",
+    "softcap",
+    "ssm",
+    "temperature",
+    "window",
+];
+
 /// What the metadata tell.
 #[derive(Debug, Default)]
 pub struct Told {
@@ -48,6 +78,8 @@ pub struct Told {
     pub config: Map<String, Value>,
     /// Keys that llama.cpp derives by rules of its own, where the file does not tell.
     pub derived: Map<String, Value>,
+    /// Keys that are passed over, in one sentence.
+    pub notes: Vec<String>,
 }
 
 /// Reads the metadata of a model of this architecture, whose embedding has `rows` rows.
@@ -70,9 +102,9 @@ pub fn read(
     let derived = keys.windows_and_caps();
     keys.rope();
     keys.tokens();
-    keys.refuse_others();
+    let notes = keys.others();
     match keys.problems.is_empty() {
-        true => Ok(Told { config: keys.config, derived }),
+        true => Ok(Told { config: keys.config, derived, notes }),
         false => Err(keys.problems),
     }
 }
@@ -104,9 +136,10 @@ impl Keys<'_> {
         })
     }
 
+    /// A whole number, or an array of the same one for each layer.
     fn size(&mut self, name: &str) -> Option<u64> {
         let key = self.key(name);
-        let read = self.metadata.size(&key);
+        let read = self.metadata.size_of_all(&key);
         self.note(read)
     }
 
@@ -255,14 +288,15 @@ impl Keys<'_> {
         }
     }
 
-    /// Special tokens: `eos_token_id` also has those that end a turn.
+    /// Special tokens: `eos_token_id` also has those that end a turn, by their keys or by their texts.
     fn tokens(&mut self) {
         let mut id = |name: &str| {
             let read = self.metadata.size(&format!("tokenizer.ggml.{name}_token_id"));
             self.note(read)
         };
         let (bos, pad) = (id("bos"), id("padding"));
-        let stops: BTreeSet<u64> = ["eos", "eot", "eom"].iter().filter_map(|name| id(name)).collect();
+        let mut stops: BTreeSet<u64> = ["eos", "eot", "eom"].iter().filter_map(|name| id(name)).collect();
+        stops.extend(ends::of(self.metadata));
         let stops: Vec<u64> = stops.into_iter().collect();
         for (key, value) in [("bos_token_id", bos.map(Value::from)), ("pad_token_id", pad.map(Value::from))] {
             self.config.extend(value.map(|value| (key.to_owned(), value)));
@@ -272,8 +306,9 @@ impl Keys<'_> {
         }
     }
 
-    /// Notes keys of the architecture that were not asked for, and values that change what is computed.
-    fn refuse_others(&mut self) {
+    /// Refuses values that change what is computed, and keys of the architecture that were not asked for and may; a sentence
+    /// about the other keys.
+    fn others(&mut self) -> Vec<String> {
         for name in HARMLESS {
             self.key(name);
         }
@@ -294,9 +329,19 @@ impl Keys<'_> {
         }
         let prefix = format!("{}.", self.architecture.name);
         let others = self.metadata.values.keys().filter(|key| key.starts_with(&prefix) && !self.taken.contains(*key));
-        let others: Vec<_> = others
-            .map(|key| format!("metadata key `{key}` is not understood, and may change what is computed"))
-            .collect();
-        self.problems.extend(others);
+        let decides = |key: &&String| {
+            let name = &key[prefix.len()..];
+            DECISIVE.iter().any(|part| name.contains(part)) && !self.metadata.is_nothing(key)
+        };
+        let (decisive, others): (Vec<_>, Vec<_>) = others.partition(decides);
+        let decisive = decisive
+            .into_iter()
+            .map(|key| format!("metadata key `{key}` is not understood, and may change what is computed"));
+        self.problems.extend(decisive);
+        let list = others.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        (!others.is_empty())
+            .then(|| format!("metadata keys that are not known are passed over: {list}"))
+            .into_iter()
+            .collect()
     }
 }

@@ -51,11 +51,39 @@ impl<'f> Metadata<'f> {
         number.map(Some).ok_or_else(|| unexpected(key, "a whole number"))
     }
 
-    /// A floating-point number.
+    /// As [`size`](Self::size), or an array of equal numbers, one for each layer.
+    pub fn size_of_all(&self, key: &str) -> Result<Option<u64>, Wrong> {
+        let Some(Value::Array(..)) = self.values.get(key) else { return self.size(key) };
+        let numbers = self.integers(key)?.unwrap_or_default();
+        let first = numbers.first().and_then(|first| u64::try_from(*first).ok());
+        match numbers.iter().all(|number| Some(*number) == numbers.first().copied()) {
+            true => first.map(Some).ok_or_else(|| unexpected(key, "a whole number")),
+            false => Err(format!("metadata key `{key}` differs from layer to layer, which is not understood")),
+        }
+    }
+
+    /// Whether the value is false, 0, or empty.
+    pub fn is_nothing(&self, key: &str) -> bool {
+        match self.values.get(key) {
+            None => true,
+            Some(Value::Scalar(Kind::Bool, bytes)) => self.file[bytes.start] == 0,
+            Some(Value::Scalar(kind, bytes)) => {
+                let bytes = &self.file[bytes.clone()];
+                integer(*kind, bytes) == Some(0) || float(*kind, bytes) == Some(0.0)
+            }
+            Some(Value::Text(bytes)) => bytes.is_empty(),
+            Some(Value::Array(_, count, _)) => *count == 0,
+        }
+    }
+
+    /// A number, written as a floating-point or a whole one.
     pub fn float(&self, key: &str) -> Result<Option<f64>, Wrong> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         let number = match value {
-            Value::Scalar(kind, bytes) => float(*kind, &self.file[bytes.clone()]),
+            Value::Scalar(kind, bytes) => {
+                let bytes = &self.file[bytes.clone()];
+                float(*kind, bytes).or_else(|| integer(*kind, bytes).map(|number| number as f64))
+            }
             _ => None,
         };
         number.map(Some).ok_or_else(|| unexpected(key, "a finite number"))

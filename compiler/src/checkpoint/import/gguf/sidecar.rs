@@ -54,7 +54,7 @@ fn theta(config: &Map<String, Value>) -> f64 {
 }
 
 fn alone(told: Told, divisors: Option<&[f32]>) -> Result<Map<String, Value>> {
-    let Told { mut config, derived } = told;
+    let Told { mut config, derived, .. } = told;
     config.extend(derived);
     if let Some(divisors) = divisors {
         let scaling = rope_factors::recover(divisors, theta(&config)).ok_or_else(|| {

@@ -5,6 +5,7 @@
 //! tokenizer can be mended by a file, one with a wrong tokenizer goes unnoticed.
 
 mod byte_level;
+pub mod ends;
 mod json;
 mod sentence_piece;
 
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 use self::byte_level::Splitting;
 use super::super::super::carried;
 use super::super::super::model_dir::CarriedFile;
+use super::architecture::Architecture;
 use super::metadata::Metadata;
 use super::sidecar::Sidecar;
 use crate::error::Result;
@@ -73,14 +75,16 @@ pub struct Vocabulary {
     add_eos: bool,
     /// Spaces after special tokens are theirs, but for [`NOT_STRIPPING`].
     strips: bool,
+    /// What was assumed.
+    note: Option<String>,
 }
 
 /// Special tokens of Phi 3 that leave the spaces after them.
 const NOT_STRIPPING: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 impl Vocabulary {
-    /// Reads the metadata, or says why no tokenizer can be made of them.
-    pub fn read(metadata: Metadata<'_>) -> Result<Self, String> {
+    /// Reads the metadata of a model of this architecture, or says why no tokenizer can be made of them.
+    pub fn read(metadata: Metadata<'_>, architecture: &Architecture) -> Result<Self, String> {
         let model = metadata.text("tokenizer.ggml.model")?.ok_or("its metadata have no tokenizer")?;
         let tokens = metadata.texts("tokenizer.ggml.tokens")?.ok_or("its metadata list no tokens")?;
         let kinds = metadata.integers("tokenizer.ggml.token_type")?.ok_or("its metadata tell no types of tokens")?;
@@ -89,9 +93,12 @@ impl Vocabulary {
         }
         let kinds: Option<Vec<_>> = kinds.into_iter().map(TokenKind::of).collect();
         let kinds = kinds.ok_or("its metadata have types of tokens that are not known")?;
-        let algorithm = match model {
-            "gpt2" => byte_level::read(metadata)?,
-            "llama" => sentence_piece::read(metadata, tokens.len())?,
+        let (algorithm, note) = match model {
+            "gpt2" => {
+                let (splitting, note) = byte_level::read(metadata, architecture, tokens.len())?;
+                (Algorithm::ByteLevel(splitting), note)
+            }
+            "llama" => (sentence_piece::read(metadata, tokens.len())?, None),
             other => {
                 let other: String = other.chars().take(40).collect();
                 return Err(format!("its tokenizer is of the kind `{other}`, which is not understood"));
@@ -121,10 +128,16 @@ impl Vocabulary {
             add_bos: metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
             add_eos: metadata.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
             // Not told by the metadata; llama.cpp knows it of the model, too.
-            strips: pieces && metadata.text("general.architecture")? == Some("phi3"),
+            strips: pieces && architecture.name == "phi3",
+            note,
         };
         vocabulary.check(&tokens, metadata)?;
         Ok(vocabulary)
+    }
+
+    /// What was assumed where the metadata do not tell.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Refuses what a `tokenizer.json` cannot say.

@@ -118,6 +118,51 @@ fn what_is_not_understood() {
     );
 }
 
+/// Keys whose names say nothing about the computation, or whose values are nothing, are noted.
+#[test]
+fn what_is_passed_over() {
+    let mut gguf = Golden::load("llama").gguf(Storage::F16);
+    gguf.set("llama.some_new_hint", Meta::U32(3));
+    gguf.set("llama.origin", Meta::Text("a place".to_owned()));
+    gguf.set("llama.logit_scale", Meta::F32(0.0));
+    gguf.set("llama.nextn_predict_layers", Meta::U32(0));
+    gguf.set("llama.attention.temperature_length", Meta::I32s(Vec::new()));
+    gguf.set("someone.else", Meta::F32(1.0));
+    let (root, model) = import(&gguf);
+    let (_, warnings) = model.unwrap();
+    let text = warnings.join("\n").replace(&root.path().display().to_string(), "DIR");
+    expect![[""]].assert_eq(&text);
+}
+
+/// Numbers written otherwise than llama.cpp's converter does.
+#[test]
+fn other_spellings_of_numbers() {
+    let golden = Golden::load("llama");
+    let mut gguf = golden.gguf(Storage::F16);
+    let layers = golden.config["num_hidden_layers"].as_u64().unwrap() as usize;
+    let same = |key: &str| Meta::I32s(vec![golden.config[key].as_u64().unwrap() as i32; layers]);
+    gguf.set("llama.attention.head_count_kv", same("num_key_value_heads"));
+    gguf.set("llama.feed_forward_length", same("intermediate_size"));
+    gguf.set("llama.block_count", Meta::U64(layers as u64));
+    gguf.set("llama.rope.freq_base", Meta::U32(golden.config["rope_theta"].as_f64().unwrap() as u32));
+    let (_root, model) = import(&gguf);
+    let config = model.unwrap().0.model.config;
+    for key in ["num_key_value_heads", "intermediate_size", "num_hidden_layers"] {
+        assert_eq!(config[key], golden.config[key], "{key}");
+    }
+    assert_eq!(config["rope_theta"].as_f64(), golden.config["rope_theta"].as_f64());
+    check("llama", |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])), expect![[""]]);
+}
+
+/// Files that are no language model.
+#[test]
+fn other_kinds_of_files() {
+    check("llama", |gguf| gguf.set("general.type", Meta::Text("adapter".to_owned())), expect![[""]]);
+    check("llama", |gguf| gguf.set("general.type", Meta::Text("mmproj".to_owned())), expect![[""]]);
+    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("clip".to_owned())), expect![[""]]);
+    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("rwkv6".to_owned())), expect![[""]]);
+}
+
 #[test]
 fn what_is_understood() {
     check(

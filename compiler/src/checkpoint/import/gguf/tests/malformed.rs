@@ -3,6 +3,7 @@
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
+use super::super::architecture::Architecture;
 use super::super::header::Header;
 use super::super::metadata::Metadata;
 use super::super::tokenizer::Vocabulary;
@@ -452,7 +453,7 @@ proptest! {
             for tensor in header.tensors.values() {
                 prop_assert!(tensor.bytes.end <= bytes.len());
             }
-            let _ = Vocabulary::read(metadata);
+            let _ = Vocabulary::read(metadata, Architecture::of("llama").unwrap());
         }
     }
 }

@@ -40,6 +40,47 @@ impl Golden {
         Golden { architecture, config: source.outline().config().clone(), tensors: tensors.collect() }
     }
 
+    /// A model of random weights, wide enough for blocks of 256 values, and so with everything that llama.cpp's converter
+    /// changes in a Llama.
+    pub fn wide() -> Self {
+        let mut golden = Golden::load("llama");
+        for (key, size) in [
+            ("hidden_size", 256),
+            ("intermediate_size", 512),
+            ("num_attention_heads", 4),
+            ("num_key_value_heads", 2),
+            ("head_dim", 64),
+            ("num_hidden_layers", 1),
+        ] {
+            golden.config.insert(key.to_owned(), size.into());
+        }
+        let vocabulary = golden.size("vocab_size");
+        golden.tensors.retain(|name, _| !name.starts_with("model.layers.") || name.starts_with("model.layers.0."));
+        let mut state = 1_u64;
+        for (name, (shape, values)) in &mut golden.tensors {
+            *shape = match name.as_str() {
+                _ if shape.len() == 1 => vec![256],
+                "model.embed_tokens.weight" | "lm_head.weight" => vec![vocabulary, 256],
+                name if name.contains("k_proj") || name.contains("v_proj") => vec![128, 256],
+                name if name.contains("gate_proj") || name.contains("up_proj") => vec![512, 256],
+                name if name.contains("down_proj") => vec![256, 512],
+                _ => vec![256, 256],
+            };
+            let is_vector = shape.len() == 1;
+            values.clear();
+            values.resize_with(shape.iter().product(), || {
+                // A sum of four uniform numbers is normal enough.
+                let mut uniform = || {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+                };
+                let normal = uniform() + uniform() + uniform() + uniform();
+                if is_vector { 1.0 + 0.1 * normal } else { 0.1 * normal }
+            });
+        }
+        golden
+    }
+
     fn number(&self, key: &str) -> Option<f64> {
         self.config.get(key).and_then(Value::as_f64)
     }
@@ -58,7 +99,7 @@ impl Golden {
         let mut gguf = Gguf::default();
         self.metadata(&mut gguf);
         for (name, (shape, values)) in &self.tensors {
-            let fits = !matches!(storage, Storage::Q4_0 | Storage::Q8_0) || shape.last().unwrap() % 32 == 0;
+            let fits = shape.last().unwrap() % storage.block().0 == 0;
             let storage = match shape.len() {
                 1 => Storage::F32,
                 _ if fits => storage,

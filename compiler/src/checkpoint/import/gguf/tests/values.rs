@@ -6,7 +6,7 @@ use dwindle_schemes::{FloatType, Format};
 use half::f16;
 
 use super::model::{FAMILIES, Golden, import};
-use super::writer::{Gguf, Storage};
+use super::writer::{Gguf, PACKED, Storage};
 use crate::arch::golden::{Expected, Memory, Model, check};
 use crate::arch::{Function, parse};
 use crate::checkpoint::ModelDir;
@@ -33,15 +33,15 @@ fn values(model: &ModelDir, name: &str) -> Vec<f32> {
     let Format::Grouped(grouped) = info.format else { return model.tensor(name).unwrap().to_f32().unwrap() };
     let (rows, columns) = matrix(&info.shape);
     let codes = model.tensor(&format!("{name}.codes")).unwrap().bytes;
-    let scales = model.tensor(&format!("{name}.scales")).unwrap().bytes;
-    let zero = grouped.constant_zero().unwrap() as i32;
+    let words: Vec<u32> = codes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+    let scales = model.tensor(&format!("{name}.scales")).unwrap().to_f32().unwrap();
     let value = |row: usize, column: usize| {
-        let at = row * grouped.words(columns) * 4 + column / grouped.unit_codes() * 4;
-        let word = u32::from_le_bytes(codes[at..at + 4].try_into().unwrap());
-        let shift = (column % grouped.unit_codes()) as u32 * grouped.bits;
-        let code = (word >> shift & grouped.max_code()) as i32;
-        let at = (row * grouped.scales(columns) + column / grouped.group) * 2;
-        (code - zero) as f32 * f16::from_le_bytes(scales[at..at + 2].try_into().unwrap()).to_f32()
+        let code = grouped.code(&words[row * grouped.words(columns)..], column) as f32;
+        let group = row * grouped.scales(columns) + column / grouped.group * grouped.scales_per_group();
+        match grouped.constant_zero() {
+            Some(zero) => (code - zero as f32) * scales[group],
+            None => code * scales[group] + scales[group + 1],
+        }
     };
     (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(r, c)| value(r, c)).collect()
 }
@@ -84,25 +84,29 @@ fn what_the_converter_did_has_to_be_undone() {
     }
 }
 
+/// The same values as floats, which the test above proves to be imported right.
+fn unpacked(gguf: &Gguf) -> Gguf {
+    let mut plain = gguf.clone();
+    for (_, kind, _, bytes) in &mut plain.tensors {
+        let all = PACKED.into_iter().chain([Storage::F16, Storage::Bf16, Storage::F32]);
+        let from = all.into_iter().find(|storage| storage.number() == *kind).unwrap();
+        (*kind, *bytes) = (Storage::F32.number(), Storage::F32.encode(&from.decode(bytes)));
+    }
+    plain
+}
+
 /// Codes and scales are repacked, not computed: each value is what ggml's formula gives, and the logits are those of a checkpoint of
 /// these values.
 #[test]
 fn packed_values_are_kept_exactly() {
     for (name, _) in FAMILIES {
         let golden = Golden::load(name);
-        for (storage, scheme) in [(Storage::Q4_0, "gguf_q4_0"), (Storage::Q8_0, "gguf_q8_0")] {
+        for (storage, scheme) in [(Storage::Q5_1, "gguf_q5_1"), (Storage::Q8_0, "gguf_q8_0")] {
             let packed = golden.gguf(storage);
             let (_root, model) = imported(&packed);
             assert_eq!(model.scheme(), Some(scheme));
             assert_eq!((model.model.method.as_deref(), model.model.kv), (Some("imported"), Some(FloatType::F16)));
-
-            // The same values as floats, which the test above proves to be imported right.
-            let mut plain = packed.clone();
-            for (_, kind, _, bytes) in &mut plain.tensors {
-                let from = [storage, Storage::F16, Storage::F32].into_iter().find(|s| s.number() == *kind).unwrap();
-                (*kind, *bytes) = (Storage::F32.number(), Storage::F32.encode(&from.decode(bytes)));
-            }
-            let (_root, plain) = imported(&plain);
+            let (_root, plain) = imported(&unpacked(&packed));
             let mut grouped = 0;
             for (tensor, info) in &model.model.tensors {
                 assert_eq!(values(&model, tensor), values(&plain, tensor), "{name} {tensor}");
@@ -113,6 +117,63 @@ fn packed_values_are_kept_exactly() {
             check(&format!("{name} {scheme}"), &logits(&model, &tokens), &logits(&plain, &tokens), 1e-5);
         }
     }
+}
+
+/// Each type in a model that is wide enough for it: values and logits are those of the dequantized weights, exactly where the
+/// card says so, and else up to the rounding of scales that it tells of.
+#[test]
+fn every_type() {
+    let golden = Golden::wide();
+    let tokens: Vec<u32> = (0..12).map(|i| i * 37 % 128).collect();
+    for storage in PACKED {
+        let packed = golden.gguf(storage);
+        let (_root, model) = imported(&packed);
+        let (_root, plain) = imported(&unpacked(&packed));
+        assert_eq!(model.scheme(), Some(format!("gguf_{}", storage.name().to_lowercase()).as_str()));
+        let card = model.model.card.as_ref().unwrap();
+        let packed = model.model.tensors.iter().filter(|(_, info)| matches!(info.format, Format::Grouped(_)));
+        assert_eq!(packed.count(), card.tensors.len(), "{storage:?}: all matrices");
+        let mut largest = 0.0_f32;
+        for (tensor, card) in &card.tensors {
+            assert_eq!(card.source.as_deref(), Some(storage.name().as_str()), "{tensor}");
+            let (found, expected) = (values(&model, tensor), values(&plain, tensor));
+            let most = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(f64::from(most) <= card.max_error * 1.01 + 1e-9, "{storage:?} {tensor}: {most} {}", card.max_error);
+            assert!(card.snr_db.is_none_or(|snr| snr > 66.0), "{storage:?} {tensor}: {:?}", card.snr_db);
+            largest = largest.max(most);
+        }
+        let is_exact = card.tensors.values().all(|card| card.snr_db.is_none());
+        assert_eq!(largest == 0.0, is_exact, "{storage:?}");
+        let (found, expected) = (logits(&model, &tokens), logits(&plain, &tokens));
+        let tolerance = if is_exact { 1e-5 } else { 2e-3 };
+        check(&format!("{storage:?}"), &found, &expected, tolerance);
+    }
+}
+
+/// Tensors whose rows are no whole blocks have other types in published files, also within one layer.
+#[test]
+fn published_mixes() {
+    let golden = Golden::wide();
+    let mut gguf = golden.gguf(Storage::Q4K);
+    let others = [
+        ("blk.0.attn_v.weight", Storage::Q8_0),
+        ("blk.0.attn_k.weight", Storage::Q5_0),
+        ("blk.0.ffn_up.weight", Storage::Iq4Nl),
+        ("blk.0.ffn_down.weight", Storage::Q6K),
+        ("token_embd.weight", Storage::Q6K),
+        ("output.weight", Storage::Q8_0),
+        ("blk.0.attn_output.weight", Storage::F16),
+    ];
+    for (name, storage) in others {
+        let tensor = golden.gguf(storage).tensors.into_iter().find(|tensor| tensor.0 == name).unwrap();
+        *gguf.tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap() = tensor;
+    }
+    let (_root, model) = imported(&gguf);
+    let (_root, plain) = imported(&unpacked(&gguf));
+    let tokens: Vec<u32> = (0..12).map(|i| i * 37 % 128).collect();
+    check("mix", &logits(&model, &tokens), &logits(&plain, &tokens), 2e-3);
+    let card = model.model.card.as_ref().unwrap().to_string();
+    expect_test::expect![[""]].assert_eq(&card);
 }
 
 #[test]
@@ -172,4 +233,28 @@ fn scales_are_numbers() {
     .assert_eq(&model.unwrap_err().to_string());
     let left = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(left.filter(|name| name != "model.gguf").count(), 0, "nothing is left");
+}
+
+/// An exponent that f16 cannot hold makes scales of 32 bits, of that tensor only.
+#[test]
+fn scales_of_32_bits() {
+    let mut gguf = Golden::load("qwen2").gguf(Storage::Mxfp4);
+    let tensor = gguf.tensors.iter_mut().find(|tensor| tensor.0 == "blk.0.attn_v.weight").unwrap();
+    (tensor.3[0], tensor.3[1]) = (90, 0x35);
+    let (_root, model) = imported(&gguf);
+    let (_root, plain) = imported(&unpacked(&gguf));
+    let names = ["model.layers.0.self_attn.v_proj.weight", "model.layers.1.self_attn.v_proj.weight"];
+    assert_eq!(names.map(|name| model.format(name).unwrap().to_string()), ["q5g32f32z12", "q5g32f16z12"]);
+    names.iter().for_each(|name| assert_eq!(values(&model, name), values(&plain, name)));
+}
+
+/// Unlike them, a scale that is a product beyond f16 is damage.
+#[test]
+fn scales_beyond_f16() {
+    let mut gguf = Golden::wide().gguf(Storage::Q5K);
+    let tensor = gguf.tensors.iter_mut().find(|tensor| tensor.0 == "blk.0.ffn_up.weight").unwrap();
+    tensor.3[..2].copy_from_slice(&f16::from_f32(-60_000.0).to_le_bytes());
+    let (root, model) = import(&gguf);
+    let error = model.unwrap_err().to_string().replace(&root.path().display().to_string(), "DIR");
+    expect_test::expect![[""]].assert_eq(&error);
 }

@@ -203,13 +203,8 @@ fn what_cannot_be_written() {
     );
     check(
         bytes(),
-        |gguf| gguf.unset("tokenizer.ggml.pre"),
-        expect!["DIR/model.gguf: its metadata do not tell how text is split"],
-    );
-    check(
-        bytes(),
-        set("pre", Meta::Text("tekken".to_owned())),
-        expect!["DIR/model.gguf: its way of splitting text, `tekken`, is not known"],
+        set("pre", Meta::Text("bailingmoe".to_owned())),
+        expect!["DIR/model.gguf: its way of splitting text, `bailingmoe`, is not known"],
     );
     check(bytes(), |gguf| gguf.unset("tokenizer.ggml.merges"), expect!["DIR/model.gguf: its metadata list no merges"]);
     check(
@@ -230,6 +225,57 @@ fn what_cannot_be_written() {
         },
         expect!["DIR/model.gguf: its metadata do not tell the token that begins a text"],
     );
+}
+
+/// Where the way of splitting is not told, Qwen's is known by the architecture; else it is llama.cpp's default. Both are said.
+#[test]
+fn splitting_that_is_not_told() {
+    let split = |family: &str, pre: Option<&str>| {
+        let mut gguf = Golden::load(family).gguf(Storage::F16);
+        gguf.metadata.extend(bytes().metadata.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")));
+        gguf.unset("tokenizer.ggml.pre");
+        if let Some(pre) = pre {
+            gguf.set("tokenizer.ggml.pre", Meta::Text(pre.to_owned()));
+        }
+        let (_root, model) = import(&gguf);
+        let (model, warnings) = model.unwrap();
+        let tokenizer = model.json("tokenizer.json").unwrap().unwrap();
+        (tokenizer["pre_tokenizer"].to_string(), tokenizer["normalizer"].clone(), warnings)
+    };
+    let (told, normalizer, none) = split("qwen2", Some("qwen2"));
+    assert_eq!(none, [""; 0]);
+    for pre in [None, Some("default")] {
+        let (assumed, same, warnings) = split("qwen2", pre);
+        assert_eq!((&assumed, &same), (&told, &normalizer));
+        assert!(warnings.len() == 1 && warnings[0].contains("`qwen2` is assumed"), "{warnings:?}");
+        let (assumed, _, warnings) = split("llama", pre);
+        assert_eq!(assumed.matches("Isolated").count(), 4, "{assumed}");
+        assert!(warnings.len() == 1 && warnings[0].contains("`default` is assumed"), "{warnings:?}");
+    }
+}
+
+/// Tokens that end a turn are known by their texts where no key tells them, if they are special.
+#[test]
+fn ends_of_turns() {
+    let ends = |text: &str, kind: i32| {
+        let mut gguf = pieces();
+        gguf.unset("tokenizer.ggml.eot_token_id");
+        for (key, value) in &mut gguf.metadata {
+            match (key.as_str(), value) {
+                ("tokenizer.ggml.tokens", Meta::Texts(texts)) => texts[20] = text.to_owned(),
+                ("tokenizer.ggml.token_type", Meta::I32s(kinds)) => kinds[20] = kind,
+                _ => {}
+            }
+        }
+        let (_root, model) = import(&gguf);
+        model.unwrap().0.model.config["eos_token_id"].clone()
+    };
+    for text in ["<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<｜end▁of▁sentence｜>"] {
+        assert_eq!(ends(text, 3), serde_json::json!([2, 20]), "{text}");
+        assert_eq!(ends(text, 4), serde_json::json!([2, 20]), "{text}");
+        assert_eq!(ends(text, 1), serde_json::json!([2]), "{text}: a word");
+    }
+    assert_eq!(ends("<|im_start|>", 3), serde_json::json!([2]));
 }
 
 /// Long vocabularies are written as they go; the hash in the description is that of the file.

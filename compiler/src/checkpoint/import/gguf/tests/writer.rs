@@ -1,5 +1,8 @@
 //! Writes GGUF files as ggml's `docs/gguf.md` documents them, and blocks as ggml quantizes them (`ggml-quants.c`).
 
+#[path = "packed.rs"]
+mod packed;
+
 use half::{bf16, f16};
 
 /// A value of the metadata.
@@ -23,8 +26,36 @@ pub enum Storage {
     F16,
     Bf16,
     Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
     Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Iq4Nl,
+    Iq4Xs,
+    Mxfp4,
 }
+
+/// All packed ones.
+pub const PACKED: [Storage; 13] = [
+    Storage::Q4_0,
+    Storage::Q4_1,
+    Storage::Q5_0,
+    Storage::Q5_1,
+    Storage::Q8_0,
+    Storage::Q2K,
+    Storage::Q3K,
+    Storage::Q4K,
+    Storage::Q5K,
+    Storage::Q6K,
+    Storage::Iq4Nl,
+    Storage::Iq4Xs,
+    Storage::Mxfp4,
+];
 
 /// A tensor: name, number of its type, dimensions innermost first, data.
 pub type Tensor = (String, u32, Vec<u64>, Vec<u8>);
@@ -150,8 +181,31 @@ impl Storage {
             Storage::F32 => 0,
             Storage::F16 => 1,
             Storage::Q4_0 => 2,
+            Storage::Q4_1 => 3,
+            Storage::Q5_0 => 6,
+            Storage::Q5_1 => 7,
             Storage::Q8_0 => 8,
+            Storage::Q2K => 10,
+            Storage::Q3K => 11,
+            Storage::Q4K => 12,
+            Storage::Q5K => 13,
+            Storage::Q6K => 14,
+            Storage::Iq4Nl => 20,
+            Storage::Iq4Xs => 23,
             Storage::Bf16 => 30,
+            Storage::Mxfp4 => 39,
+        }
+    }
+
+    /// ggml's name.
+    pub fn name(self) -> String {
+        match self {
+            Storage::Iq4Nl => "IQ4_NL".to_owned(),
+            Storage::Iq4Xs => "IQ4_XS".to_owned(),
+            _ => {
+                let name = format!("{self:?}").to_uppercase();
+                name.strip_suffix('K').map_or(name.clone(), |bits| format!("{bits}_K"))
+            }
         }
     }
 
@@ -163,6 +217,7 @@ impl Storage {
             Storage::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
             Storage::Q4_0 => values.chunks_exact(32).flat_map(q4_0).collect(),
             Storage::Q8_0 => values.chunks_exact(32).flat_map(q8_0).collect(),
+            packed => values.chunks_exact(packed.block().0).flat_map(|values| packed.pack(values)).collect(),
         }
     }
 
@@ -173,22 +228,7 @@ impl Storage {
             Storage::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
             Storage::F16 => bytes.chunks_exact(2).map(half).collect(),
             Storage::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Storage::Q4_0 => {
-                let block = |block: &[u8]| {
-                    let value = |nibble: u8| (f32::from(nibble) - 8.0) * half(block);
-                    let low = block[2..].iter().map(|byte| value(byte & 15)).collect::<Vec<_>>();
-                    let high = block[2..].iter().map(|byte| value(byte >> 4)).collect::<Vec<_>>();
-                    [low, high].concat()
-                };
-                bytes.chunks_exact(18).flat_map(block).collect()
-            }
-            Storage::Q8_0 => {
-                let block = |block: &[u8]| {
-                    let d = half(block);
-                    block[2..].iter().map(|byte| f32::from(*byte as i8) * d).collect::<Vec<_>>()
-                };
-                bytes.chunks_exact(34).flat_map(block).collect()
-            }
+            packed => bytes.chunks_exact(packed.block().1).flat_map(|block| packed.unpack(block)).collect(),
         }
     }
 }

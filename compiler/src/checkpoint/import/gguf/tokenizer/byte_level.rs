@@ -4,18 +4,16 @@
 
 use serde_json::{Value, json};
 
+use super::super::architecture::Architecture;
 use super::super::metadata::Metadata;
-use super::Algorithm;
 
 /// A way of splitting text, and what goes with it.
 #[derive(Debug, PartialEq)]
 pub struct Splitting {
     /// llama.cpp's names, `tokenizer.ggml.pre`.
     names: &'static [&'static str],
-    /// What splits the text; where there is none, it is GPT-2's expression, which `tokenizers` knows as its own.
-    pattern: Option<&'static str>,
-    /// Digits stand alone.
-    digits: bool,
+    /// What the text is cut by, one after the other.
+    cuts: &'static [Cut],
     /// Characters are composed first (NFC).
     composed: bool,
     /// Words that are tokens are not merged from their parts.
@@ -23,6 +21,19 @@ pub struct Splitting {
     /// A text begins with its token, unless the file says otherwise.
     pub begins: bool,
 }
+
+/// One cut. What matches stands alone, and so does what is between.
+#[derive(Debug, PartialEq)]
+enum Cut {
+    /// Matches of an expression.
+    Matches(&'static str),
+    /// Each digit of any script.
+    Digits,
+    /// GPT-2's expression, which `tokenizers` knows as its own; the last one.
+    Gpt2,
+}
+
+use Cut::{Digits, Gpt2, Matches};
 
 const LLAMA_3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
@@ -34,30 +45,106 @@ const QWEN_2: &str = concat!(
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-const GPT_2: Splitting =
-    Splitting { names: &["gpt-2"], pattern: None, digits: false, composed: false, ignore_merges: false, begins: false };
+const SEED_CODER: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+",
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+/// Mistral's, from Nemo on: words break before capitals.
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+/// o200k's, which Phi-4-mini has.
+const GPT_4O: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+const DEEPSEEK_V3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+
+const PLAIN: Splitting =
+    Splitting { names: &["gpt-2"], cuts: &[Gpt2], composed: false, ignore_merges: false, begins: false };
 
 const ALL: &[Splitting] = &[
-    GPT_2,
-    Splitting { names: &["smollm"], digits: true, ..GPT_2 },
-    Splitting { names: &["qwen2"], pattern: Some(QWEN_2), composed: true, ..GPT_2 },
+    Splitting { names: &["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4"], ..PLAIN },
     Splitting {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        pattern: Some(LLAMA_3),
+        names: &["smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"],
+        cuts: &[Digits, Gpt2],
+        ..PLAIN
+    },
+    Splitting { names: &["qwen2"], cuts: &[Matches(QWEN_2)], composed: true, ..PLAIN },
+    // DeepSeek's distillations into Qwen kept its words, not its normalizer.
+    Splitting { names: &["deepseek-r1-qwen", "megrez"], cuts: &[Matches(QWEN_2)], ..PLAIN },
+    Splitting {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
+        cuts: &[Matches(LLAMA_3)],
         ignore_merges: true,
         begins: true,
-        ..GPT_2
+        ..PLAIN
+    },
+    // Phi-4's among them.
+    Splitting { names: &["dbrx", "smaug-bpe"], cuts: &[Matches(LLAMA_3)], ..PLAIN },
+    Splitting { names: &["tekken"], cuts: &[Matches(TEKKEN)], ignore_merges: true, begins: true, ..PLAIN },
+    Splitting { names: &["gpt-4o"], cuts: &[Matches(GPT_4O)], ..PLAIN },
+    Splitting { names: &["seed-coder"], cuts: &[Matches(SEED_CODER)], ..PLAIN },
+    Splitting {
+        names: &["deepseek-coder"],
+        cuts: &[Matches(r"[\r\n]"), Matches(r"\s?\p{L}+"), Matches(r"\s?\p{P}+"), Matches("[一-龥ࠀ-一가-퟿]+"), Digits],
+        ..PLAIN
+    },
+    Splitting {
+        names: &["deepseek-v3"],
+        cuts: &[Matches(r"\p{N}{1,3}"), Matches("[一-龥぀-ゟ゠-ヿ]+"), Matches(DEEPSEEK_V3)],
+        ..PLAIN
     },
 ];
 
-/// Reads what is this kind's own.
-pub fn read(metadata: Metadata<'_>) -> Result<Algorithm, String> {
-    let name = metadata.text("tokenizer.ggml.pre")?.ok_or("its metadata do not tell how text is split")?;
-    let found = ALL.iter().find(|splitting| splitting.names.contains(&name));
-    found.map(Algorithm::ByteLevel).ok_or_else(|| {
-        let name: String = name.chars().take(40).collect();
-        format!("its way of splitting text, `{name}`, is not known")
-    })
+/// What llama.cpp does where a file does not tell.
+const DEFAULT: Splitting = Splitting {
+    names: &["default"],
+    cuts: &[Matches(r"[\p{P}\$\+<=>\^~\|]+"), Matches(GPT_2), Matches(r"\p{N}+"), Matches("[0-9][0-9][0-9]")],
+    ..PLAIN
+};
+
+/// Least vocabulary of Llama 3.
+const LLAMA_3_TOKENS: usize = 128_256;
+
+/// Reads what is this kind's own, of a model with so many `tokens`; also what was assumed, if anything was.
+///
+/// Files from before April 2024 do not tell the way of splitting. Qwen's architectures have one; Llama 3 is known by the
+/// size of its vocabulary.
+pub fn read(
+    metadata: Metadata<'_>,
+    architecture: &Architecture,
+    tokens: usize,
+) -> Result<(&'static Splitting, Option<String>), String> {
+    let of = |name: &str| ALL.iter().find(|splitting| splitting.names.contains(&name));
+    let name = metadata.text("tokenizer.ggml.pre")?;
+    if let Some(name) = name.filter(|name| !DEFAULT.names.contains(name)) {
+        return of(name).map(|splitting| (splitting, None)).ok_or_else(|| {
+            let name: String = name.chars().take(40).collect();
+            format!("its way of splitting text, `{name}`, is not known")
+        });
+    }
+    let likely = match architecture.name {
+        "qwen2" | "qwen3" => "qwen2",
+        "llama" if tokens >= LLAMA_3_TOKENS => "llama-bpe",
+        _ => "default",
+    };
+    let note = format!(
+        "its metadata do not tell how text is split; `{likely}` is assumed: if answers are poor, put the Hugging Face \
+         checkpoint's tokenizer.json beside the file and convert again"
+    );
+    Ok((of(likely).unwrap_or(&DEFAULT), Some(note)))
 }
 
 /// Refuses merges that are no two tokens which make a third.
@@ -83,14 +170,17 @@ impl Splitting {
 
     pub fn pre_tokenizer(&self) -> Value {
         let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
-        let mut steps = Vec::new();
-        if self.digits {
-            steps.push(json!({"type": "Digits", "individual_digits": true}));
+        let step = |cut: &Cut| match cut {
+            Matches(pattern) => {
+                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+            }
+            Digits => json!({"type": "Digits", "individual_digits": true}),
+            Gpt2 => bytes(true),
+        };
+        let mut steps: Vec<_> = self.cuts.iter().map(step).collect();
+        if !self.cuts.contains(&Gpt2) {
+            steps.push(bytes(false));
         }
-        steps.extend(self.pattern.map(
-            |pattern| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
-        ));
-        steps.push(bytes(self.pattern.is_none()));
         json!({"type": "Sequence", "pretokenizers": steps})
     }
 }
