@@ -31,6 +31,8 @@ mod digest;
 mod download;
 mod error;
 mod listing;
+mod origin;
+mod pace;
 mod settings;
 
 use std::fs;
@@ -248,9 +250,7 @@ impl Hub {
     fn list_remote(&self, id: &str, revision: &str) -> Result<Listing, Error> {
         let never = AtomicBool::new(false);
         let subject = Subject { id, revision, file: None };
-        let answer = persistently(&never, || self.client.describe(subject))?;
-        let (commit, entries) =
-            listing::parse(&answer).map_err(|reason| Error::Answer { what: id.to_owned(), reason })?;
+        let (commit, entries) = persistently(&never, || self.client.describe(subject))?;
         let mut files = Vec::with_capacity(entries.len());
         for entry in entries {
             let (size, digest) = match (entry.size, entry.digest) {

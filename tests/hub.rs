@@ -326,6 +326,18 @@ fn without_a_network() {
     expect![" the network; what was downloaded is kept and taken up again. The model is in the cache: with HF_HUB_OFFLINE=1 it is used from there"].assert_eq(&unreachable(&dwindle));
 }
 
+/// The store lies at another port of the same host and answers 400 to whoever shows it a token.
+#[test]
+fn the_token_follows_redirects_within_the_hub_and_never_leaves_it() {
+    let hub = Hub::start(golden("qwen2"));
+    let dwindle = Dwindle::new();
+    let told = output(&hub, &dwindle, &["convert", "renamed/model", "-o", "model"], &[("HF_TOKEN", TOKEN)]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert_converted_like_local(&dwindle, "qwen2");
+    assert!(!hub.requests_of("store GET").is_empty());
+    assert!(refused(&hub, &Dwindle::new(), "renamed/model", &[("HF_TOKEN", "hf_wrong")]).contains("gated"));
+}
+
 #[test]
 fn a_mirror_whose_listing_tells_no_hashes_is_asked_for_each() {
     let hub = Hub::start_lean(golden("qwen2"));

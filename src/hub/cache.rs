@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::digest::Digest;
 use super::error::Error;
-use super::listing::{Listing, RemoteFile, is_commit, is_wanted};
+use super::listing::{Listing, RemoteFile, Selection, is_commit};
 
 /// The part of the cache that belongs to one model.
 #[derive(Debug)]
@@ -106,7 +106,8 @@ impl ModelCache {
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
-        let wanted = names.iter().filter(|name| is_wanted(name, &names));
+        let selection = Selection::of(|name| names.iter().any(|held| held == name));
+        let wanted = names.iter().filter(|name| selection.wants(name));
         let files: Vec<RemoteFile> =
             wanted.filter_map(|name| described(&self.snapshot(&commit).join(name), name)).collect();
         (!files.is_empty()).then(|| Listing { id: id.to_owned(), revision: revision.to_owned(), commit, files })

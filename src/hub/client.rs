@@ -5,13 +5,14 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use ureq::Body;
-use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response};
 
 use super::digest::Digest;
 use super::error::Error;
+use super::listing::{self, Entry, Misread};
+use super::origin::{Origin, resolve};
+use super::pace::Paced;
 use super::settings::Settings;
 
 /// How often in a row a request may fail without a single byte arriving.
@@ -24,6 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const SILENCE: Duration = Duration::from_secs(30);
 /// A listing that is longer is no listing.
 const MAX_LISTING: u64 = 64 << 20;
+/// The hub redirects once, to a store; renamed models once more.
+const MAX_REDIRECTS: usize = 8;
 
 /// Speaks to one hub.
 #[derive(Debug, Clone)]
@@ -83,8 +86,9 @@ impl Client {
     pub(super) fn new(settings: &Settings) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            // The token is for the hub; files come from elsewhere, by addresses that hold their own permission.
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // Redirects are followed here, since the token is for the hub alone.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_connect(Some(SILENCE))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
@@ -92,14 +96,14 @@ impl Client {
         Client { agent: config.build().new_agent(), endpoint: settings.endpoint.clone(), token: settings.token.clone() }
     }
 
-    /// The hub's description of a model at a revision, with sizes and hashes of files.
-    pub(super) fn describe(&self, subject: Subject) -> Result<Value, Failure> {
+    /// What the hub says a model holds at a revision: its commit, and the files that a conversion needs.
+    pub(super) fn describe(&self, subject: Subject) -> Result<(String, Vec<Entry>), Failure> {
         let path = format!("/api/models/{}/revision/{}?blobs=true", subject.id, encode(subject.revision));
         let response = self.get(&path, None, subject)?;
-        let body = response.into_body().into_with_config().limit(MAX_LISTING).read_to_vec();
-        let body = body.map_err(|error| subject.broken(error))?;
-        serde_json::from_slice(&body).map_err(|error| {
-            Failure::never(Error::Answer { what: subject.what(), reason: format!("it is no JSON ({error})") })
+        let body = response.into_body().into_with_config().limit(MAX_LISTING).reader();
+        listing::parse(io::BufReader::new(Paced::new(body))).map_err(|misread| match misread {
+            Misread::Broken(reason) => subject.broken(reason),
+            Misread::Nonsense(reason) => Failure::never(Error::Answer { what: subject.what(), reason }),
         })
     }
 
@@ -119,8 +123,8 @@ impl Client {
     pub(super) fn measure(&self, commit: &str, name: &str, subject: Subject) -> Result<(u64, Digest), Failure> {
         let address = format!("{}{}", self.endpoint, file_path(subject.id, commit, name));
         // The hub answers with a redirection to its stores, whose own headers would say something else.
-        let request = self.agent.head(address).config().max_redirects(0).max_redirects_will_error(false).build();
-        let response = self.authorized(request).call().map_err(|error| subject.broken(error))?;
+        let request = self.authorized(self.agent.head(&address), &address);
+        let response = request.call().map_err(|error| subject.broken(error))?;
         if response.status().as_u16() >= 400 {
             return Err(self.refusal(&response, subject));
         }
@@ -131,22 +135,36 @@ impl Client {
         size.zip(digest).ok_or_else(|| Failure::never(Error::NoHash { file: name.to_owned() }))
     }
 
+    /// Asks the hub, and whomever it redirects to.
     fn get(&self, path: &str, range: Option<&str>, subject: Subject) -> Result<Response<Body>, Failure> {
-        let mut request = self.authorized(self.agent.get(format!("{}{path}", self.endpoint)));
-        if let Some(range) = range {
-            request = request.header("Range", range);
+        let nonsense = |reason| Failure::never(Error::Answer { what: subject.what(), reason });
+        let mut address = format!("{}{path}", self.endpoint);
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = self.authorized(self.agent.get(&address), &address);
+            if let Some(range) = range {
+                request = request.header("Range", range);
+            }
+            let response = request.call().map_err(|error| subject.broken(error))?;
+            match response.status().as_u16() {
+                200 | 206 | 416 => return Ok(response),
+                301 | 302 | 303 | 307 | 308 => {
+                    let target = header(response.headers(), "location").and_then(|target| resolve(&address, target));
+                    address = target.ok_or_else(|| nonsense("it redirects to no usable address".to_owned()))?;
+                }
+                _ => return Err(self.refusal(&response, subject)),
+            }
         }
-        let response = request.call().map_err(|error| subject.broken(error))?;
-        match response.status().as_u16() {
-            200 | 206 | 416 => Ok(response),
-            _ => Err(self.refusal(&response, subject)),
-        }
+        Err(nonsense(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
-    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+    /// Adds the token if the address is the hub's own: the same scheme, host and port. Files come from elsewhere, by addresses
+    /// that hold their own permission.
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>, address: &str) -> ureq::RequestBuilder<B> {
         match &self.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
+            Some(token) if Origin::of(address).is_some_and(|origin| Origin::of(&self.endpoint) == Some(origin)) => {
+                request.header("Authorization", format!("Bearer {token}"))
+            }
+            _ => request,
         }
     }
 
@@ -260,7 +278,7 @@ pub(super) fn pieces(
     subject: Subject,
     mut take: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Failure> {
-    let mut reader = response.into_body().into_reader();
+    let mut reader = Paced::new(response.into_body().into_reader());
     let mut buffer = vec![0; 1 << 18];
     loop {
         if stop.load(Ordering::Relaxed) {

@@ -13,6 +13,7 @@ use super::client::{Client, Failure, Patience, Subject, header, pieces};
 use super::digest::Hasher;
 use super::error::Error;
 use super::listing::{Listing, RemoteFile};
+use super::pace::LEAST;
 use crate::progress::FileTransfer;
 
 /// What a download needs to know.
@@ -68,7 +69,8 @@ impl Download<'_> {
         while arrived.bytes < self.file.size {
             let before = arrived.bytes;
             let Err(failure) = self.continue_from(&mut arrived) else { continue };
-            if arrived.bytes > before {
+            // A drip is no progress, or it could go on for ever.
+            if arrived.bytes.saturating_sub(before) >= LEAST {
                 patience.renew();
             }
             patience.endure(failure, self.stop)?;

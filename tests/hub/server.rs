@@ -29,7 +29,7 @@ pub enum Fault {
 }
 
 /// A hub with the model `tiny/qwen2`, whose files are those of a folder; `gated/model` has the same files for those who have the token,
-/// `private/model` is nobody's business, `bare/model` has nothing to convert.
+/// `renamed/model` redirects to it, `private/model` is nobody's business, `bare/model` has nothing to convert.
 #[derive(Debug, Clone)]
 pub struct Hub {
     /// Of the hub itself.
@@ -60,12 +60,11 @@ impl Hub {
 
     fn start_as(folder: PathBuf, tells: bool) -> Self {
         let [hub, store] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        // Two hosts, as far as a client can tell.
-        let address =
-            |host: &str, listener: &TcpListener| format!("http://{host}:{}", listener.local_addr().unwrap().port());
+        // Two servers, though of one host.
+        let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let (log, faults) = (Mutex::default(), Mutex::default());
-        let state = State { folder, tells, faults, log, store: address("localhost", &store) };
-        let made = Hub { address: address("127.0.0.1", &hub), state: Arc::new(state) };
+        let state = State { folder, tells, faults, log, store: address(&store) };
+        let made = Hub { address: address(&hub), state: Arc::new(state) };
         for (listener, is_store) in [(hub, false), (store, true)] {
             let state = made.state.clone();
             std::thread::spawn(move || {
@@ -138,6 +137,10 @@ fn serve(mut stream: TcpStream, state: &State, is_store: bool) -> std::io::Resul
                     Some(status) => plain(&mut stream, status, "", "")?,
                     None => send_file(&mut stream, state, &request, file)?,
                 }
+            }
+            [.., "renamed", "model", _, _, _] => {
+                let location = format!("Location: {}\r\n", request.path.replacen("renamed", "gated", 1));
+                plain(&mut stream, "307 Temporary Redirect", &location, "")?;
             }
             ["api", "models", owner, _, "revision", revision, "blobs=true"] => {
                 let known = ["main", COMMIT, "refs%2Fpr%2F1"].contains(revision);
