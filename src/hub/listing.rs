@@ -110,7 +110,8 @@ pub(super) fn is_wanted(name: &str, all: &[String]) -> bool {
         }
         Some((_, "bin")) => is_weights(name) && holds("mlc-chat-config.json"),
         Some((_, "json" | "jinja")) => true,
-        _ => false,
+        // What a tokenizer is made of where tokenizer.json is not there.
+        _ => !holds("tokenizer.json") && ["merges.txt", "tokenizer.model"].contains(&name),
     }
 }
 
@@ -143,6 +144,9 @@ mod tests {
         assert_eq!(wanted(&single), ["model.safetensors", "config.json"]);
         let sharded = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "chat_template.jinja"];
         assert_eq!(wanted(&sharded), sharded);
+        let vocabulary = ["vocab.json", "merges.txt", "tokenizer.model"];
+        assert_eq!(wanted(&vocabulary), vocabulary);
+        assert_eq!(wanted(&["tokenizer.json", "merges.txt", "notes.txt", "other.model"]), ["tokenizer.json"]);
         let packed = ["mlc-chat-config.json", "ndarray-cache.json", "params_shard_0.bin", "tokenizer.json"];
         assert_eq!(wanted(&packed), packed);
     }

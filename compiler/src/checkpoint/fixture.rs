@@ -60,7 +60,7 @@ pub(crate) fn convert_all(source: &Path, out: &Path) -> Result<(ModelDir, Conver
         let role = role(&name, view.shape);
         tensors.insert(name, (view.shape.to_vec(), role));
     }
-    let needs = Needs { tensors, ignored: Box::new(|_| false) };
+    let needs = Needs { tensors, ignored: Box::new(|_| false), notes: Vec::new() };
     Conversion::of_checkpoint(source, needs, None)?.run(out, &Silent)
 }
 

@@ -5,9 +5,12 @@
 mod arriving;
 pub(crate) mod carried;
 pub mod config;
+mod companions;
 mod convert;
 mod directory;
 mod examine;
+mod head;
+mod ignored;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod import;
@@ -17,17 +20,21 @@ mod mapping;
 mod model_dir;
 pub mod names;
 mod problems;
+mod processor;
 pub mod safetensors;
 mod selection;
 mod source;
+mod tokenizer;
 mod workplace;
 
 pub use arriving::{Announced, Announcement, Arriving, Keep};
 pub use carried::NAMES as CARRIED_FILES;
 pub use convert::{Conversion, ConvertReport, convert};
+pub(crate) use companions::Companions;
 pub(crate) use directory::OutputDirectory;
 pub use examine::{Closest, Examination, Weights, examine, is_packed};
-pub(crate) use json::read_config as read_json;
+pub(crate) use json::{parse as parse_json, read_config as read_json};
+pub use ignored::IgnoredKeys;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};

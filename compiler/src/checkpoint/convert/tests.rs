@@ -112,7 +112,7 @@ fn convert_pair(source: &Path, out: &Path) -> Result<(ModelDir, ConvertReport)> 
         ("a.weight".to_owned(), (vec![2, 3], Role::Linear)),
         ("b.bias".to_owned(), (vec![2], Role::Vector)),
     ]);
-    let needs = Needs { tensors, ignored: Box::new(|name| name.starts_with("rotary.")) };
+    let needs = Needs { tensors, ignored: Box::new(|name| name.starts_with("rotary.")), notes: Vec::new() };
     Conversion::of_checkpoint(Source::open(source)?, needs, None)?.run(out, &Silent)
 }
 

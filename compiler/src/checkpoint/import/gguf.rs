@@ -28,6 +28,7 @@ use self::architecture::{Architecture, paired_row};
 use self::header::{Header, Tensor};
 use self::metadata::Metadata;
 use self::sidecar::Sidecar;
+pub use self::tokenizer::QWEN_2;
 use self::tokenizer::Vocabulary;
 use super::super::mapping::Mapping;
 use super::super::model_dir::{CarriedFile, MODEL_JSON, MODEL_SAFETENSORS, matrix};

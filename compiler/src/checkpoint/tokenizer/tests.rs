@@ -1,0 +1,1 @@
+//! Tokenizers made of other files, by the tokens that they give.
