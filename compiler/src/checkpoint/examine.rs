@@ -88,20 +88,20 @@ pub fn is_packed(path: &Path, ignored: &IgnoredKeys) -> bool {
 pub fn examine(directory: &Path, ignored: &IgnoredKeys) -> Result<Examination> {
     let path = directory.join("config.json");
     let mut raw = json::read_object(&path)?;
-    ignored.remove_from(&mut raw);
+    let mut removed = ignored.remove_from(&mut raw);
     let (mut config, mut problems) = match config::normalize(raw.clone()) {
         Ok(config) => (config, Vec::new()),
         Err(error @ Error::Config { .. }) => (raw, vec![error.to_string()]),
         Err(error) => return Err(error),
     };
-    ignored.remove_from(&mut config);
+    removed.extend(ignored.remove_from(&mut config));
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let model_type = config.get("model_type").and_then(text).unwrap_or_default();
     let architectures = config.get("architectures").and_then(Value::as_array);
     let architectures = architectures.into_iter().flatten().filter_map(text).collect();
     let mut preprocessor = processor::read(directory)?;
     if let Some(Value::Object(processor)) = &mut preprocessor {
-        ignored.remove_from(processor);
+        removed.extend(ignored.remove_from(processor));
     }
 
     let mut closest = None;
@@ -121,14 +121,16 @@ pub fn examine(directory: &Path, ignored: &IgnoredKeys) -> Result<Examination> {
             Err(error) => problems.extend(lines(&error)),
         }
     }
-    let mut notes = Vec::new();
+    let mut notes = ignored.notes(&removed);
     let source = Source::open_ignoring(directory, ignored);
     if let Ok(source) = &source {
-        notes.extend_from_slice(source.outline().notes());
+        notes = source.outline().notes().to_vec();
         config.clone_from(source.outline().config());
     }
     let needs = without_problems(&family, &config, preprocessor.as_ref());
-    notes.extend(needs.iter().flat_map(|needs| needs.notes.clone()));
+    if problems.is_empty() {
+        notes.extend(needs.iter().flat_map(|needs| needs.notes.clone()));
+    }
     let needs = needs.map(|needs| (family, needs));
     let weights = match source {
         Ok(source) => weights(&source, needs)?,
@@ -368,10 +370,13 @@ mod tests {
                 family     llama (not supported)
                 published  as LlamaForCausalLM
                 tensors    30, 461.8 KiB, files 1
+                note       configuration keys without a known meaning, which are not used: rope_scaling.factor
 
                 not supported in the configuration
-                  - `rope_scaling.rope_type` is "yarn": expected linear, llama3
-                  - `partial_rotary_factor` is 0.5: expected no such key, since its meaning is not implemented
+                  - `partial_rotary_factor` is 0.5: expected 1: heads are rotated whole
+                  - `rope_scaling.rope_type` is "yarn": expected default, linear, llama3
+
+                the tensors are those of `llama`
 
                 how to add support: compiler/src/arch/README.md
             "#]],
@@ -396,14 +401,9 @@ mod tests {
             &[("dtype", json!("bfloat16")), ("torch_dtype", json!("float16"))],
             true,
             expect![[r#"
-                family     llama (not supported)
+                family     llama
                 published  as LlamaForCausalLM
-                tensors    not looked at: the configuration has to be understood first
-
-                not supported in the configuration
-                  - config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16"
-
-                how to add support: compiler/src/arch/README.md
+                tensors    30, 461.8 KiB, files 1
             "#]],
         );
         check(
@@ -430,21 +430,20 @@ mod tests {
             &[("model_type", json!("qwen9")), ("new_key", json!(3))],
             true,
             expect![[r#"
-            family     qwen9 (not supported)
-            published  as Qwen2ForCausalLM
-            tensors    38, 467.2 KiB, files 1
+                family     qwen9 (not supported)
+                published  as Qwen2ForCausalLM
+                tensors    38, 467.2 KiB, files 1
+                note       configuration keys without a known meaning, which are not used: new_key
 
-            not supported in the configuration
-              - model_type `qwen9`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
+                not supported in the configuration
+                  - model_type `qwen9`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
 
-            the family most alike is `qwen2`, which does not understand
-              - `layer_types` is ["full_attention","full_attention","full_attention"]: expected no such key, since its meaning is not implemented
-              - `new_key` is 3: expected no such key, since its meaning is not implemented
+                the configuration is one that `qwen2` understands: perhaps it is the same model
 
-            the tensors are those of `qwen2`
+                the tensors are those of `qwen2`
 
-            how to add support: compiler/src/arch/README.md
-        "#]],
+                how to add support: compiler/src/arch/README.md
+            "#]],
         );
         check(
             "llama",

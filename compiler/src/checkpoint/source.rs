@@ -222,3 +222,6 @@ fn without_weights(directory: &Path) -> Result<String> {
         format!("{reason}; download the weights")
     })
 }
+
+#[cfg(test)]
+mod tests;
