@@ -303,12 +303,9 @@ impl Planned {
         let mut made = Vec::new();
         for (index, origin) in self.origins.iter().enumerate() {
             made.push(match origin {
-                Origin::Quantize { source, scheme } => Some(source.quantized_as(
-                    scheme,
-                    job.preparation,
-                    &folder.join(index.to_string()),
-                    job.bars,
-                )?),
+                Origin::Quantize { source, scheme } => {
+                    Some(source.quantized_as(scheme, job.preparation, &folder.join(index.to_string()), job.bars)?)
+                }
                 Origin::Quantized { .. } => None,
             });
         }

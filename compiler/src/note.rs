@@ -88,10 +88,9 @@ impl fmt::Display for Note {
                 f,
                 "`tie_word_embeddings` is true, but `{tensor}` differs from the embedding; the checkpoint's own head is used"
             ),
-            Note::OtherArchitecture { architecture, model_type } => write!(
-                f,
-                "`architectures` is {architecture}, but `model_type` is {model_type}; `model_type` counts"
-            ),
+            Note::OtherArchitecture { architecture, model_type } => {
+                write!(f, "`architectures` is {architecture}, but `model_type` is {model_type}; `model_type` counts")
+            }
             Note::SpareNames { names } => {
                 write!(f, "the index lists tensors that no shard holds and the model does not need: {}", listed(names))
             }
@@ -101,7 +100,11 @@ impl fmt::Display for Note {
                 write!(f, "tokens taken from the files beside tokenizer.json: {}", listed(tokens))
             }
             Note::BeyondEmbedding { tokens } => {
-                write!(f, "tokens that the embedding has no rows for were left out of tokenizer.json: {}", listed(tokens))
+                write!(
+                    f,
+                    "tokens that the embedding has no rows for were left out of tokenizer.json: {}",
+                    listed(tokens)
+                )
             }
             Note::OtherNumber { token, said, number } => {
                 write!(f, "token `{token}` is number {number}, although a file beside tokenizer.json says {said}")

@@ -76,7 +76,10 @@ pub fn parse(
 fn is_buffer(name: &str) -> bool {
     const LAST: [&str; 6] = ["inv_freq", "cos_cached", "sin_cached", "masked_bias", "position_ids", "_extra_state"];
     let last = name.rsplit('.').next().unwrap_or(name);
-    LAST.contains(&last) || name.ends_with(".attn.bias") || name.ends_with(".attention.bias") || name.starts_with("v_head.")
+    LAST.contains(&last)
+        || name.ends_with(".attn.bias")
+        || name.ends_with(".attention.bias")
+        || name.starts_with("v_head.")
 }
 
 /// A model of a family, as its configuration describes it.

@@ -170,9 +170,7 @@ impl Tower {
             let index = name.strip_prefix("encoder.layers.")?.split('.').next()?.parse::<usize>().ok()?;
             Some((layers..self.n_layers).contains(&index))
         };
-        name.starts_with("post_layernorm.")
-            || name.starts_with("head.")
-            || unused_layer().unwrap_or(false)
+        name.starts_with("post_layernorm.") || name.starts_with("head.") || unused_layer().unwrap_or(false)
     }
 
     /// Features `[class rows + patches, hidden]` of the input `pixels` `[3, image_size²]`, after each of the first `layers`

@@ -54,9 +54,11 @@ pub(super) fn other_architecture(config: &Map<String, Value>) -> Option<Note> {
     let architecture = config.get("architectures")?.as_array()?.first()?.as_str()?;
     let begins = |class: &str| architecture.to_ascii_lowercase().starts_with(&class.to_ascii_lowercase());
     let (family, _) = CLASSES.iter().find(|(_, class)| begins(class))?;
-    (*family != model_type && CLASSES.iter().any(|(family, _)| *family == model_type)).then(|| Note::OtherArchitecture {
-        architecture: architecture.chars().take(60).collect(),
-        model_type: model_type.to_owned(),
+    (*family != model_type && CLASSES.iter().any(|(family, _)| *family == model_type)).then(|| {
+        Note::OtherArchitecture {
+            architecture: architecture.chars().take(60).collect(),
+            model_type: model_type.to_owned(),
+        }
     })
 }
 
@@ -295,7 +297,8 @@ mod tests {
         );
         check(json!({"rope_parameters": 3}), expect!["config key `rope_parameters`: expected an object"]);
         check(json!({"rope_scaling": "yarn"}), expect!["config key `rope_scaling`: expected an object"]);
-        for nothing in [json!(null), json!({}), json!({"type": "default"}), json!({"rope_type": null, "factor": null})] {
+        for nothing in [json!(null), json!({}), json!({"type": "default"}), json!({"rope_type": null, "factor": null})]
+        {
             check(json!({"rope_scaling": nothing}), expect!["{}"]);
         }
         // Of both, `rope_scaling` counts, and what it does not say is not taken from the other.
@@ -353,10 +356,7 @@ mod tests {
                 r#"{"image_token_index":7,"sliding_window_pattern":6,"text_config":{"torch_dtype":"float32"},"torch_dtype":"bfloat16"}"#
             ]],
         );
-        check(
-            json!({"dtype": "bfloat16", "torch_dtype": "float16"}),
-            expect![[r#"{"torch_dtype":"bfloat16"}"#]],
-        );
+        check(json!({"dtype": "bfloat16", "torch_dtype": "float16"}), expect![[r#"{"torch_dtype":"bfloat16"}"#]]);
         check(json!({"text_config": 7}), expect!["config key `text_config`: expected an object"]);
         check(
             json!({"use_sliding_window": false, "sliding_window": 32768}),

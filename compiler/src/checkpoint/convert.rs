@@ -86,11 +86,7 @@ impl Conversion {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_ignoring(
-        source: &Path,
-        ignored: &IgnoredKeys,
-        quantization: Option<(Scheme, Method)>,
-    ) -> Result<Self> {
+    pub fn open_ignoring(source: &Path, ignored: &IgnoredKeys, quantization: Option<(Scheme, Method)>) -> Result<Self> {
         if let Some(packed) = import::open(source, ignored)? {
             return Self::of_packed(packed, ignored, quantization);
         }
@@ -252,12 +248,7 @@ pub(super) fn without_tokenizer(source: &Path, files: &[CarriedFile]) -> Option<
 }
 
 /// What it takes to make `model` of `bytes_in` of weights, with `companions` bytes of other files.
-pub(super) fn work(
-    model: &ModelJson,
-    bytes_in: u64,
-    companions: u64,
-    quantization: &Option<(Scheme, Method)>,
-) -> Work {
+pub(super) fn work(model: &ModelJson, bytes_in: u64, companions: u64, quantization: &Option<(Scheme, Method)>) -> Work {
     Work {
         step: "convert",
         bytes_in,

@@ -370,7 +370,6 @@ mod tests {
                 family     llama (not supported)
                 published  as LlamaForCausalLM
                 tensors    30, 461.8 KiB, files 1
-                note       configuration keys without a known meaning, which are not used: rope_scaling.factor
 
                 not supported in the configuration
                   - `partial_rotary_factor` is 0.5: expected 1: heads are rotated whole
@@ -433,7 +432,6 @@ mod tests {
                 family     qwen9 (not supported)
                 published  as Qwen2ForCausalLM
                 tensors    38, 467.2 KiB, files 1
-                note       configuration keys without a known meaning, which are not used: new_key
 
                 not supported in the configuration
                   - model_type `qwen9`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3

@@ -4,15 +4,15 @@
 
 mod arriving;
 pub(crate) mod carried;
-pub mod config;
 mod companions;
+pub mod config;
 mod convert;
 mod directory;
 mod examine;
-mod head;
-mod ignored;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod head;
+mod ignored;
 pub(crate) mod import;
 mod json;
 mod layers;
@@ -29,12 +29,12 @@ mod workplace;
 
 pub use arriving::{Announced, Announcement, Arriving, Keep};
 pub use carried::NAMES as CARRIED_FILES;
-pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use companions::Companions;
+pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
 pub use examine::{Closest, Examination, Weights, examine, is_packed};
-pub(crate) use json::{parse as parse_json, read_config as read_json};
 pub use ignored::IgnoredKeys;
+pub(crate) use json::{parse as parse_json, read_config as read_json};
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};

@@ -32,7 +32,12 @@ impl Blueprint {
         if directory.model.kv.is_none() {
             return Err(Error::NotQuantized { path: path.to_owned() });
         }
-        Ok(Blueprint { name: model_name(directory)?, model: directory.model.clone(), path: path.to_owned(), made: BTreeMap::new() })
+        Ok(Blueprint {
+            name: model_name(directory)?,
+            model: directory.model.clone(),
+            path: path.to_owned(),
+            made: BTreeMap::new(),
+        })
     }
 
     /// That of a description whose carried files are in `path`.

@@ -54,7 +54,8 @@ pub fn synthesize_packed(
         roles: specs.into_iter().map(|spec| (spec.name, spec.role)).collect(),
         seed,
     };
-    let conversion = Conversion::of_packed(Box::new(source), &IgnoredKeys::default(), Some((scheme.clone(), Method::Rtn)))?;
+    let conversion =
+        Conversion::of_packed(Box::new(source), &IgnoredKeys::default(), Some((scheme.clone(), Method::Rtn)))?;
     Ok(conversion.run(out, progress)?.0)
 }
 

@@ -175,8 +175,16 @@ fn rotations() {
     );
     // Without a type there is no scaling, and what others would read has no effect on the one there is.
     check("llama", &scaling(json!({"factor": 8.0})), expect!["fine"]);
-    check("llama", &scaling(json!({"rope_type": "default", "original_max_position_embeddings": 4096})), expect!["fine"]);
-    check("llama", &scaling(json!({"rope_type": "linear", "factor": 4.0, "beta_fast": 32, "mscale": 1.0})), expect!["fine"]);
+    check(
+        "llama",
+        &scaling(json!({"rope_type": "default", "original_max_position_embeddings": 4096})),
+        expect!["fine"],
+    );
+    check(
+        "llama",
+        &scaling(json!({"rope_type": "linear", "factor": 4.0, "beta_fast": 32, "mscale": 1.0})),
+        expect!["fine"],
+    );
     check(
         "llama",
         &scaling(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0})),

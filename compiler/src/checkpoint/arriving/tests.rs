@@ -53,7 +53,8 @@ impl Published {
     fn announcement(&self, scheme: &str) -> Result<Announcement> {
         let scheme = Scheme::builtin(scheme).unwrap();
         let files = self.files.clone();
-        let announcement = Announcement::open(&self.path("small"), files, Keep::Nothing, &none(), &scheme, Method::Rtn)?;
+        let announcement =
+            Announcement::open(&self.path("small"), files, Keep::Nothing, &none(), &scheme, Method::Rtn)?;
         Ok(announcement.expect("safetensors that are not packed"))
     }
 
@@ -96,7 +97,9 @@ fn what_arrives_becomes_what_is_there() {
 fn packed_weights_must_be_there_as_a_whole() {
     let published = Published::new(SHARDED);
     let scheme = Scheme::builtin("q4f16_1").unwrap();
-    let open = |files| Announcement::open(&published.path("small"), files, Keep::Files, &none(), &scheme, Method::Rtn).unwrap();
+    let open = |files| {
+        Announcement::open(&published.path("small"), files, Keep::Files, &none(), &scheme, Method::Rtn).unwrap()
+    };
     let mut files = published.files.clone();
     assert!(open(files.clone()).is_some());
     files[0].name = "params_shard_0.bin".to_owned();

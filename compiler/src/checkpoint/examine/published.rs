@@ -75,15 +75,27 @@ fn check(name: &str, ignored: &[&str], expected: Expect) {
 /// What is refused can be overridden, which is said aloud.
 #[test]
 fn ignored_keys() {
-    check("qwen2.5-7b-instruct-1m", &["dual_chunk_attention_config"], expect![[r#"
+    check(
+        "qwen2.5-7b-instruct-1m",
+        &["dual_chunk_attention_config"],
+        expect![[r#"
         fine
-          note: ignored as --ignore-key says: dual_chunk_attention_config = {"chunk_size":262144,"local_size":8192,…"#]]);
-    check("yarn-llama-2-7b-64k", &["rope_scaling"], expect![[r#"
+          note: ignored as --ignore-key says: dual_chunk_attention_config = {"chunk_size":262144,"local_size":8192,"…"#]],
+    );
+    check(
+        "yarn-llama-2-7b-64k",
+        &["rope_scaling"],
+        expect![[r#"
         fine
-          note: ignored as --ignore-key says: rope_scaling = {"factor":16.0,"finetuned":true,"origina…"#]]);
-    check("gemma-2b", &["no_such_key"], expect![[r#"
+          note: ignored as --ignore-key says: rope_scaling = {"factor":16.0,"finetuned":true,"origina…"#]],
+    );
+    check(
+        "gemma-2b",
+        &["no_such_key"],
+        expect![[r#"
         fine
-          note: --ignore-key names keys that the configuration does not have: no_such_key"#]]);
+          note: --ignore-key names keys that the configuration does not have: no_such_key"#]],
+    );
     check(
         "llava-1.5-7b",
         &["vision_config.projection_dim", "preprocessor_config.json: do_convert_rgb"],

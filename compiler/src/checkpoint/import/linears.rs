@@ -99,7 +99,8 @@ pub(super) fn open(path: &Path, ignored: &IgnoredKeys) -> Result<Option<Box<dyn 
         Some("awq") => awq::settings(&quantization)?,
         Some("gptq") => gptq::settings(&quantization)?,
         other => {
-            let is = other.map_or("absent".to_owned(), |method| format!("`{}`", method.chars().take(40).collect::<String>()));
+            let is = other
+                .map_or("absent".to_owned(), |method| format!("`{}`", method.chars().take(40).collect::<String>()));
             return Err(unsupported(
                 "quant_method",
                 format!(

@@ -15,11 +15,7 @@ use crate::progress::Silent;
 type Tensors = BTreeMap<String, (Vec<f32>, Vec<usize>)>;
 
 /// A golden checkpoint with other tensors and another configuration.
-fn changed(
-    name: &str,
-    tensors: impl FnOnce(&mut Tensors),
-    config: impl FnOnce(&mut Map<String, Value>),
-) -> TempDir {
+fn changed(name: &str, tensors: impl FnOnce(&mut Tensors), config: impl FnOnce(&mut Map<String, Value>)) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for file in ["generation_config.json", "preprocessor_config.json"] {
         let path = golden(name).join(file);
@@ -43,13 +39,19 @@ fn changed(
 fn converted(source: &Path, ignored: &[&str]) -> Result<(ModelDir, ConvertReport, TempDir)> {
     let root = tempfile::tempdir().unwrap();
     let ignored = IgnoredKeys::new(ignored.iter().map(|key| (*key).to_owned()).collect());
-    let (model, report) =
-        Conversion::open_ignoring(source, &ignored, None)?.run(&root.path().join("out"), &Silent)?;
+    let (model, report) = Conversion::open_ignoring(source, &ignored, None)?.run(&root.path().join("out"), &Silent)?;
     Ok((model, report, root))
 }
 
 #[track_caller]
-fn head(name: &str, embedding: &str, head: &str, change: f32, is_own: bool, config: impl FnOnce(&mut Map<String, Value>)) {
+fn head(
+    name: &str,
+    embedding: &str,
+    head: &str,
+    change: f32,
+    is_own: bool,
+    config: impl FnOnce(&mut Map<String, Value>),
+) {
     let source = changed(
         name,
         |tensors| {

@@ -28,7 +28,9 @@ pub fn read(directory: &Path, config: &Map<String, Value>, model_type: &str, bes
         (Some("Qwen2Tokenizer"), _) | (None, "qwen2" | "qwen3" | "llava_onevision") => Splitting::Qwen2,
         (class, _) => {
             let class: String = class.unwrap_or("no class").chars().take(40).collect();
-            return Ok(Err(format!("vocab.json and merges.txt do not tell how text is split, and {class} is not known")));
+            return Ok(Err(format!(
+                "vocab.json and merges.txt do not tell how text is split, and {class} is not known"
+            )));
         }
     };
     let vocab = vocabulary(&directory.join(VOCABULARY))?;

@@ -29,8 +29,9 @@ pub fn read(directory: &Path, config: &Map<String, Value>, beside: &Beside) -> A
     if let Some(reason) = other_format(&bytes) {
         return Ok(Err(reason.to_owned()));
     }
-    let mut model = ModelProto::parse(&bytes)
-        .map_err(|reason| Error::json(&path, format!("not a SentencePiece model: {reason}; download the file again")))?;
+    let mut model = ModelProto::parse(&bytes).map_err(|reason| {
+        Error::json(&path, format!("not a SentencePiece model: {reason}; download the file again"))
+    })?;
     drop(bytes);
     if let Some(reason) = unsupported(&model) {
         return Ok(Err(reason));
@@ -83,7 +84,8 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     let (left, right) = line.split_at(line.iter().position(|byte| *byte == b' ')?);
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-    let is_list = !left.is_empty() && left.iter().all(base64) && right.len() > 1 && right[1..].iter().all(u8::is_ascii_digit);
+    let is_list =
+        !left.is_empty() && left.iter().all(base64) && right.len() > 1 && right[1..].iter().all(u8::is_ascii_digit);
     is_list.then_some("tokenizer.model is a list of tiktoken's, which does not tell how text is split")
 }
 

@@ -59,7 +59,12 @@ fn added_tokens() {
     check(
         &vocab,
         &[("tokenizer_config.json", json!({"added_tokens_decoder": {"4": token("<b>"), "3": token("<c>")}}))],
-        expect![""],
+        expect![[r#"
+            2 "</s>" special listed
+            3 "<c>" lstrip special
+            4 "<b>" lstrip special
+            note: tokens taken from the files beside tokenizer.json: <c>, <b>
+        "#]],
     );
     // One that lies beyond a gap, one that has to be special, and one that the file finds in another way.
     check(
@@ -69,7 +74,11 @@ fn added_tokens() {
             json!({"eos_token": "<b>", "added_tokens_decoder": {
                 "7": {"content": "<b>", "special": false}, "2": {"content": "</s>", "special": true, "rstrip": true}}}),
         )],
-        expect![""],
+        expect![[r#"
+            2 "</s>" rstrip special listed
+            7 "<b>" normalized special listed
+            note: tokens taken from the files beside tokenizer.json: </s>, <b>
+        "#]],
     );
     // Older files: numbers and roles apart.
     check(
@@ -78,21 +87,48 @@ fn added_tokens() {
             ("added_tokens.json", json!({"<|im_end|>": 4, "<tool>": 3})),
             ("special_tokens_map.json", json!({"eos_token": {"content": "<|im_end|>"}, "pad_token": "a"})),
         ],
-        expect![""],
+        expect![[r#"
+            1 "a" special listed
+            2 "</s>" special listed
+            3 "<tool>" normalized
+            4 "<|im_end|>" special
+            note: tokens taken from the files beside tokenizer.json: <tool>, <|im_end|>, a
+        "#]],
     );
     // Numbers that are taken, and more tokens than the model embeds.
     check(
         &vocab,
         &[("tokenizer_config.json", json!({"added_tokens_decoder": {"1": token("<b>"), "12": token("<c>")}}))],
-        expect![""],
+        expect![[r#"
+            2 "</s>" special listed
+            3 "<b>" lstrip special
+            note: tokens taken from the files beside tokenizer.json: <b>
+            note: token `<b>` is number 3, although a file beside tokenizer.json says 1
+            note: tokens that the embedding has no rows for were left out of tokenizer.json: <c>
+        "#]],
     );
     let list = json!([["<unk>", 0.0], ["a", -1.0], ["</s>", -2.0]]);
     check(
         &list,
         &[("tokenizer_config.json", json!({"added_tokens_decoder": {"3": token("<b>"), "7": token("<c>")}}))],
-        expect![""],
+        expect![[r#"
+            2 "</s>" special
+            3 "<b>" lstrip special
+            4 "<c>" lstrip special
+            note: tokens taken from the files beside tokenizer.json: <b>, <c>
+            note: token `<c>` is number 4, although a file beside tokenizer.json says 7
+        "#]],
     );
-    check(&list, &[("tokenizer_config.json", json!({"additional_special_tokens": ["<b>", {"content": "<c>"}]}))], expect![""]);
+    check(
+        &list,
+        &[("tokenizer_config.json", json!({"additional_special_tokens": ["<b>", {"content": "<c>"}]}))],
+        expect![[r#"
+        2 "</s>" special
+        3 "<b>" special
+        4 "<c>" normalized special
+        note: tokens taken from the files beside tokenizer.json: <b>, <c>
+    "#]],
+    );
 }
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -131,14 +167,21 @@ fn damaged_sentence_piece_models() {
         }
         let _ = ModelProto::parse(&bytes);
     }
-    let lies: [&[u8]; 5] = [&[], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x0a, 0x02, 0x0a, 0x05], &[0x0f], &[0xff; 12]];
+    let lies: [&[u8]; 5] =
+        [&[], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x0a, 0x02, 0x0a, 0x05], &[0x0f], &[0xff; 12]];
     let mut reasons = Vec::new();
     for bytes in lies {
         fs::write(&path, bytes).unwrap();
         let error = made(directory.path(), &Map::new()).unwrap_err().to_string();
         reasons.push(error.rsplit("tokenizer.model: ").next().unwrap().to_owned());
     }
-    expect![""].assert_eq(&reasons.join("\n"));
+    expect![[r#"
+        not a SentencePiece model: it has no pieces; download the file again
+        not a SentencePiece model: it ends within a field; download the file again
+        not a SentencePiece model: it ends within a field; download the file again
+        not a SentencePiece model: a field of it is encoded as 7, which is not known; download the file again
+        not a SentencePiece model: a number of it has more than ten bytes; download the file again"#]]
+    .assert_eq(&reasons.join("\n"));
 }
 
 /// What cannot be made is said, with what makes it.
@@ -153,7 +196,22 @@ fn what_cannot_be_made() {
         expected.assert_eq(&note.to_string().replace(&directory.path().display().to_string(), "DIR"));
     };
     let config = r#"{"tokenizer_class": "GPT2Tokenizer"}"#;
-    check(&[("vocab.json", r#"{"a": 0}"#), ("merges.txt", "")], expect![""]);
-    check(&[("tokenizer_config.json", config), ("vocab.json", r#"{"a": 0}"#), ("merges.txt", "#version: 0.2\na b")], expect![""]);
-    check(&[("tokenizer.model", "IQ== 0\nIg== 1\n")], expect![""]);
+    check(
+        &[("vocab.json", r#"{"a": 0}"#), ("merges.txt", "")],
+        expect![[
+            r#"vocab.json and merges.txt do not tell how text is split, and no class is not known; make tokenizer.json with `python -c "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('DIR').save_pretrained('DIR')"` and convert again"#
+        ]],
+    );
+    check(
+        &[("tokenizer_config.json", config), ("vocab.json", r#"{"a": 0}"#), ("merges.txt", "#version: 0.2\na b")],
+        expect![[
+            r#"line 2 of merges.txt is not two tokens of vocab.json that make a third; make tokenizer.json with `python -c "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('DIR').save_pretrained('DIR')"` and convert again"#
+        ]],
+    );
+    check(
+        &[("tokenizer.model", "IQ== 0\nIg== 1\n")],
+        expect![[
+            r#"tokenizer.model is a list of tiktoken's, which does not tell how text is split; make tokenizer.json with `python -c "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('DIR').save_pretrained('DIR')"` and convert again"#
+        ]],
+    );
 }

@@ -127,7 +127,10 @@ fn older_files_tell_the_same() {
         fixture::write(&golden("qwen2"), root.path(), &layers, |_| {});
         assert!(open(root.path(), &none()).unwrap().is_none());
         std::fs::write(root.path().join(file), config.to_string()).unwrap();
-        assert_eq!(open(root.path(), &none()).unwrap().unwrap().offers()["model.layers.0.mlp.up_proj.weight"].shape, [128, 64]);
+        assert_eq!(
+            open(root.path(), &none()).unwrap().unwrap().offers()["model.layers.0.mlp.up_proj.weight"].shape,
+            [128, 64]
+        );
     }
 }
 
