@@ -252,7 +252,7 @@ impl Document {
     /// The file's text.
     pub fn text(&self) -> String {
         let whole = Whole { parts: &self.parts, added_tokens: &self.added, model: &self.model };
-        let mut text = serde_json::to_string(&whole).unwrap_or_default();
+        let mut text = serde_json::to_string(&whole).expect("strings, numbers, lists and maps of strings");
         text.push('\n');
         text
     }
