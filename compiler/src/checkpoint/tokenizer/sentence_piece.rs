@@ -47,7 +47,8 @@ pub fn read(directory: &Path, config: &Map<String, Value>, beside: &Beside) -> A
     let (unk, bos, eos) = (named(model.unk), named(model.bos), named(model.eos));
     let mut document = match model.algorithm {
         Algorithm::Unigram => {
-            let vocab = model.pieces.into_iter().map(|piece| (piece.text, f64::from(piece.score))).collect();
+            let scores = scores(&model.pieces);
+            let vocab = model.pieces.into_iter().map(|piece| piece.text).zip(scores).collect();
             Document::unigram(Unigram { unk_id: model.unk, vocab, byte_fallback: model.byte_fallback }, steps)
         }
         _ => {
@@ -119,6 +120,15 @@ fn rename(pieces: &mut [Piece], beside: &Beside) {
 fn own_tokens(model: &ModelProto) -> Vec<AddedToken> {
     let is_own = |piece: &&Piece| matches!(piece.kind, Kind::Control | Kind::Unknown);
     model.pieces.iter().filter(is_own).map(|piece| AddedToken::special(&piece.text)).collect()
+}
+
+/// Scores of a unigram model's pieces. Those that are never found in text as they are written, like `<0x41>`, get one so low that
+/// any other pieces are likelier.
+fn scores(pieces: &[Piece]) -> Vec<f64> {
+    let is_found = |piece: &&Piece| matches!(piece.kind, Kind::Normal | Kind::UserDefined);
+    let lowest = pieces.iter().filter(is_found).map(|piece| f64::from(piece.score)).fold(0.0, f64::min);
+    let score = |piece: &Piece| if is_found(&piece) { f64::from(piece.score) } else { lowest - 1000.0 };
+    pieces.iter().map(score).collect()
 }
 
 /// Each way of cutting a normal piece in two others, those of the highest score first.
