@@ -269,12 +269,11 @@ impl Job<'_> {
     /// Decides everything as the user says; nothing is written.
     fn plan(&self) -> Result<Planned> {
         let scheme = schemes::named(self.preparation.scheme())?;
-        let method = self.preparation.method;
         let mut blueprints = Vec::new();
         let mut origins = Vec::new();
         let (mut bytes_in, mut meanwhile, mut peak_memory) = (0, 0, 0);
         for source in self.sources {
-            let (blueprint, origin) = match source.described(&scheme, method, &|| self.work(), self.bars)? {
+            let (blueprint, origin) = match source.described(&scheme, self.preparation, &|| self.work(), self.bars)? {
                 Described::Quantized(directory) => {
                     let blueprint = Blueprint::of(&directory)?;
                     (blueprint, Origin::Quantized { variants: vec![*directory], choice: BTreeMap::new() })
@@ -304,12 +303,9 @@ impl Planned {
         let mut made = Vec::new();
         for (index, origin) in self.origins.iter().enumerate() {
             made.push(match origin {
-                Origin::Quantize { source, scheme } => Some(source.quantized_as(
-                    scheme,
-                    job.preparation.method,
-                    &folder.join(index.to_string()),
-                    job.bars,
-                )?),
+                Origin::Quantize { source, scheme } => {
+                    Some(source.quantized_as(scheme, job.preparation, &folder.join(index.to_string()), job.bars)?)
+                }
                 Origin::Quantized { .. } => None,
             });
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use dwindle_compiler::checkpoint::{Announced, Announcement, Conversion, ConvertReport, Keep, ModelDir};
+use dwindle_compiler::checkpoint::{Announced, Announcement, Conversion, ConvertReport, IgnoredKeys, Keep, ModelDir};
 use dwindle_compiler::work::Work;
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::hub::{self, Hub, Listing, Place, RemoteFile};
 use crate::progress::Bars;
-use crate::schemes;
 use crate::source::{Named, Source};
 use crate::work::Announce;
+use crate::{said, schemes};
 
 /// Options of `convert`.
 #[derive(Debug, clap::Args)]
@@ -42,8 +42,19 @@ pub struct Options {
     #[arg(long, requires = "scheme")]
     keep_source: bool,
 
+    /// Leave KEY out of the configuration of a checkpoint, as messages spell it, although it may change what is computed; repeat for
+    /// several
+    #[arg(long, value_name = "KEY")]
+    ignore_key: Vec<String>,
+
     #[command(flatten)]
     announce: Announce,
+}
+
+impl Options {
+    fn ignored(&self) -> IgnoredKeys {
+        IgnoredKeys::new(self.ignore_key.clone())
+    }
 }
 
 /// Converts.
@@ -74,7 +85,9 @@ struct Done {
 
 fn from_disk(named: &Named, scheme: Option<Scheme>, options: &Options, bars: &Bars) -> Result<Done> {
     let wants_scheme = scheme.is_some();
-    let conversion = Conversion::open(&named.path, scheme.map(|scheme| (scheme, options.method)))?;
+    let quantization = scheme.map(|scheme| (scheme, options.method));
+    let conversion = Conversion::open_ignoring(&named.path, &options.ignored(), quantization)?;
+    said::warnings(conversion.notes());
     if let Some(packed) = conversion.packed_as().filter(|_| wants_scheme) {
         bail!("{} is packed already, as {packed}; leave out --scheme to keep that", named.path.display());
     }
@@ -103,9 +116,11 @@ fn from_hub(hub: &Hub, listing: &Listing, scheme: &Scheme, options: &Options, ba
     };
     let keep = if options.keep_source { Keep::Files } else { Keep::Nothing };
     let files = listing.weights().map(announced).collect();
-    let Some(announcement) = Announcement::open(&directory, files, keep, scheme, options.method)? else {
+    let ignored = options.ignored();
+    let Some(announcement) = Announcement::open(&directory, files, keep, &ignored, scheme, options.method)? else {
         return Ok(None);
     };
+    said::warnings(&announcement.notes());
     let work = announcement.work().clone();
     if !options.announce.begin(&work, &options.output)? {
         return Ok(Some(Done { work, result: None }));
@@ -134,7 +149,11 @@ fn from_hub(hub: &Hub, listing: &Listing, scheme: &Scheme, options: &Options, ba
     };
     for arrival in hub.arrivals(listing, files, &place, bars).map_err(told)? {
         let arrival = arrival.map_err(told)?;
-        arriving.file(&arrival.file.name, &arrival.path, bars)?;
+        match arriving.file(&arrival.file.name, &arrival.path, bars) {
+            // Only the whole checkpoint tells which head counts.
+            Err(dwindle_compiler::Error::OwnHead { .. }) => return Ok(None),
+            transcribed => transcribed?,
+        }
         arrival.discard()?;
     }
     let result = arriving.finish(&options.output)?;
@@ -148,11 +167,14 @@ fn from_hub(hub: &Hub, listing: &Listing, scheme: &Scheme, options: &Options, ba
 impl Done {
     fn tell(self, options: &Options) -> Result<()> {
         let Some((model, report)) = self.result else { return Ok(()) };
-        report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        said::warnings(&report.notes);
+        said::warnings(&report.warnings);
         let card = model.model.card.as_ref();
         if options.announce.json {
-            let ConvertReport { warnings, tensors, bytes, ignored } = report;
-            let report = json!({ "tensors": tensors, "bytes": bytes, "ignored": ignored, "warnings": warnings });
+            let ConvertReport { warnings, notes, tensors, bytes, ignored } = report;
+            let report = json!({
+                "tensors": tensors, "bytes": bytes, "ignored": ignored, "notes": notes, "warnings": warnings,
+            });
             let text = json!({ "work": self.work, "report": report, "scheme": model.scheme(), "card": card });
             println!("{}", serde_json::to_string_pretty(&text)?);
             return Ok(());

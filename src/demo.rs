@@ -75,7 +75,8 @@ fn compile(target: &Target, path: &Path, bars: &Bars) -> Result<()> {
         }
         std::fs::write(folder.join(file.name), file.bytes)?;
     }
-    let preparation = Preparation { scheme: None, method: dwindle_quant::Method::Rtn, revision: None };
+    let preparation =
+        Preparation { scheme: None, method: dwindle_quant::Method::Rtn, revision: None, ignore_key: Vec::new() };
     compile_sources(&sources, &preparation, target, path, bars)?;
     Ok(())
 }

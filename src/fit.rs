@@ -76,7 +76,7 @@ fn groups<'a>(job: &Job<'a>) -> Result<Vec<Group<'a>>> {
         let mut open = Vec::new();
         let mut memory = 0;
         for scheme in &schemes {
-            match source.described(scheme, job.preparation.method, &|| job.work(), job.bars)? {
+            match source.described(scheme, job.preparation, &|| job.work(), job.bars)? {
                 Described::Planned(blueprint, work) => {
                     open.push((scheme.clone(), *blueprint));
                     memory = memory.max(work.peak_memory);

@@ -43,7 +43,7 @@ pub fn run(options: Options) -> Result<()> {
     let revision = options.preparation.revision.as_deref();
     let named_on_hub = !Path::new(&options.source).exists() && hub::is_id(&options.source);
     if options.stage.is_none() && named_on_hub {
-        return print(&of_hub_id(&options.source, revision, options.json, &bars)?);
+        return print(&of_hub_id(&options, &bars)?);
     }
     let source = Source::resolve(&options.source, revision, &bars)?;
     let text = match &source {
@@ -52,8 +52,10 @@ pub fn run(options: Options) -> Result<()> {
             bundle::of_bundle(&bundle, &options)?
         }
         Source::ModelDir(named) if options.stage.is_none() => overview(&ModelDir::open(&named.path)?, options.json)?,
-        Source::Checkpoint(named) if options.stage.is_none() && !is_packed(&named.path) => {
-            told(&examine(&named.path)?, options.json, "")?
+        Source::Checkpoint(named)
+            if options.stage.is_none() && !is_packed(&named.path, &options.preparation.ignored()) =>
+        {
+            told(&examine(&named.path, &options.preparation.ignored())?, options.json, "")?
         }
         Source::ModelDir(_) | Source::Checkpoint(_) => {
             let work = tempfile::tempdir().context("there is no directory for temporary files")?;
@@ -70,9 +72,10 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// What the hub lists, and what the configuration says, of which alone is downloaded.
-fn of_hub_id(id: &str, revision: Option<&str>, as_json: bool, bars: &Bars) -> Result<String> {
+fn of_hub_id(options: &Options, bars: &Bars) -> Result<String> {
+    let id = &options.source;
     let hub = Hub::from_env()?;
-    let listing = hub.list(id, revision)?;
+    let listing = hub.list(id, options.preparation.revision.as_deref())?;
     let directory = hub.fetch_configuration(&listing, bars)?;
     let mut text = format!("hub id     {id}, revision {}, commit {}\n", listing.revision, listing.commit);
     for file in &listing.files {
@@ -80,11 +83,11 @@ fn of_hub_id(id: &str, revision: Option<&str>, as_json: bool, bars: &Bars) -> Re
     }
     let total = listing.files.iter().map(|file| file.size).fold(0, u64::saturating_add);
     text += &format!("  {:>10}  in all\n\n", Size(total).to_string());
-    let mut examination = examine(&directory)?;
+    let mut examination = examine(&directory, &options.preparation.ignored())?;
     if let Weights::Absent { reason } = &mut examination.weights {
         "the configuration is all that was downloaded".clone_into(reason);
     }
-    told(&examination, as_json, &text)
+    told(&examination, options.json, &text)
 }
 
 fn told(examination: &Examination, as_json: bool, before: &str) -> Result<String> {
@@ -96,7 +99,7 @@ fn told(examination: &Examination, as_json: bool, before: &str) -> Result<String
 
 fn of_source(source: &Source, options: &Options, work: &Path, bars: &Bars) -> Result<String> {
     let Some(stage) = options.stage else {
-        return overview(&source.converted(work, bars)?, options.json);
+        return overview(&source.converted(&options.preparation, work, bars)?, options.json);
     };
     let model = source.quantized(&options.preparation, work, bars)?;
     let text = inspect(&model, stage, &options.target.options())?;

@@ -15,6 +15,7 @@ mod memory;
 mod progress;
 mod quantize;
 mod run;
+mod said;
 mod schemes;
 mod source;
 mod synth;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
-use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, ModelDir, convert, gguf_files};
+use dwindle_compiler::checkpoint::{CARRIED_FILES, Conversion, ConvertReport, IgnoredKeys, ModelDir, gguf_files};
 use dwindle_compiler::compile::Blueprint;
 use dwindle_compiler::progress::Progress;
 use dwindle_compiler::quantize::Quantization;
@@ -14,7 +14,7 @@ use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
 use crate::progress::Bars;
-use crate::schemes;
+use crate::{said, schemes};
 
 /// Opens a bundle; errors name the file.
 pub fn open_bundle(path: &Path) -> Result<Bundle> {
@@ -67,12 +67,22 @@ pub struct Preparation {
     /// Revision of models named by hub id: a branch, tag or commit
     #[arg(long)]
     pub revision: Option<String>,
+
+    /// Leave KEY out of the configuration of a checkpoint, as messages spell it, although it may change what is computed; repeat for
+    /// several
+    #[arg(long, value_name = "KEY")]
+    pub ignore_key: Vec<String>,
 }
 
 impl Preparation {
     /// The scheme that was named, or the usual one.
     pub fn scheme(&self) -> &str {
         self.scheme.as_deref().unwrap_or(DEFAULT_SCHEME)
+    }
+
+    /// Keys that are left out of configurations.
+    pub fn ignored(&self) -> IgnoredKeys {
+        IgnoredKeys::new(self.ignore_key.clone())
     }
 }
 
@@ -122,17 +132,18 @@ impl Source {
 
     /// A quantized model directory: this one, or one made in a subdirectory of `work`.
     pub fn quantized(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
-        self.quantized_as(&schemes::named(preparation.scheme())?, preparation.method, work, progress)
+        self.quantized_as(&schemes::named(preparation.scheme())?, preparation, work, progress)
     }
 
     /// The same with a scheme of one's own.
     pub fn quantized_as(
         &self,
         scheme: &Scheme,
-        method: Method,
+        preparation: &Preparation,
         work: &Path,
         progress: &dyn Progress,
     ) -> Result<ModelDir> {
+        let method = preparation.method;
         match self {
             Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
@@ -147,7 +158,8 @@ impl Source {
                 Ok(ModelDir::open(&out)?)
             }
             Source::Checkpoint(named) => {
-                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                let quantization = Some((scheme.clone(), method));
+                let conversion = Conversion::open_ignoring(&named.path, &preparation.ignored(), quantization)?;
                 eprintln!("{}", conversion.work());
                 let (model, report) = conversion.run(&work.join(&named.name), progress)?;
                 warn(&report);
@@ -157,14 +169,15 @@ impl Source {
     }
 
     /// An unquantized model directory: this one, or one made in a subdirectory of `work`.
-    pub fn converted(&self, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
+    pub fn converted(&self, preparation: &Preparation, work: &Path, progress: &dyn Progress) -> Result<ModelDir> {
         match self {
             Source::Bundle(path) => {
                 bail!("{} is a file; the directory of a checkpoint is expected here", path.display())
             }
             Source::ModelDir(named) => Ok(ModelDir::open(&named.path)?),
             Source::Checkpoint(named) => {
-                let (model, report) = convert(&named.path, &work.join(&named.name), progress)?;
+                let conversion = Conversion::open_ignoring(&named.path, &preparation.ignored(), None)?;
+                let (model, report) = conversion.run(&work.join(&named.name), progress)?;
                 warn(&report);
                 Ok(model)
             }
@@ -176,10 +189,11 @@ impl Source {
     pub fn described<'a>(
         &self,
         scheme: &Scheme,
-        method: Method,
+        preparation: &Preparation,
         work: &dyn Fn() -> Result<&'a Path>,
         progress: &dyn Progress,
     ) -> Result<Described> {
+        let method = preparation.method;
         match self {
             Source::Bundle(path) => bail!(not_a_model(path)),
             Source::ModelDir(named) => {
@@ -195,10 +209,12 @@ impl Source {
                 })
             }
             Source::Checkpoint(named) => {
-                let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
+                let quantization = Some((scheme.clone(), method));
+                let conversion = Conversion::open_ignoring(&named.path, &preparation.ignored(), quantization)?;
+                said::warnings(conversion.notes());
                 if conversion.packed_as().is_some() {
                     drop(conversion);
-                    return Ok(Described::Quantized(Box::new(self.converted(work()?, progress)?)));
+                    return Ok(Described::Quantized(Box::new(self.converted(preparation, work()?, progress)?)));
                 }
                 let planned = Blueprint::of_checkpoint(&named.name, &named.path, &conversion, scheme, method);
                 Ok(Described::Planned(Box::new(planned), conversion.work().clone()))
@@ -236,15 +252,17 @@ impl Source {
         }
         let mut files = files_in(directory)?;
         files.retain(|path| {
-            let known = ["json", "jinja", "safetensors", "bin"];
-            is_gguf(path) || path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known))
+            let known = ["json", "jinja", "safetensors", "bin", "model"];
+            let is_known = |extension| known.iter().any(|known| extension == *known);
+            is_gguf(path) || path.ends_with("merges.txt") || path.extension().is_some_and(is_known)
         });
         Ok(files)
     }
 }
 
 fn warn(report: &ConvertReport) {
-    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    said::warnings(&report.notes);
+    said::warnings(&report.warnings);
 }
 
 fn is_gguf(path: &Path) -> bool {

@@ -14,4 +14,5 @@ mod memory;
 mod mlc;
 mod targets;
 mod tidy;
+mod tokenizers;
 mod workbench;

@@ -8,6 +8,7 @@ use dwindle_schemes::FloatType;
 
 use crate::arch;
 use crate::checkpoint::TensorProblems;
+use crate::note::Note;
 use crate::size::Size;
 
 /// What can go wrong between a checkpoint and a bundle.
@@ -163,6 +164,15 @@ pub enum Error {
         family: String,
         /// All that differs.
         problems: Box<TensorProblems>,
+    },
+
+    /// A tied model whose weights, which come one file after another, have a head of their own.
+    #[error("{}: {note}; convert the whole checkpoint at once: download it and name its directory", path.display())]
+    OwnHead {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        note: Note,
     },
 
     /// Layers of a quantized checkpoint that contradict its configuration or each other.

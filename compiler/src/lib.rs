@@ -8,6 +8,7 @@ pub mod fit;
 pub mod graph;
 pub mod kernels;
 pub mod lower;
+pub mod note;
 pub mod passes;
 pub mod progress;
 pub mod quantize;

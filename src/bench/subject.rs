@@ -74,7 +74,12 @@ impl Packed {
         let work = tempfile::tempdir().context("there is no directory for temporary files")?;
         let model = work.path().join(&name);
         synth::synthesize_packed(&config, &schemes::named(scheme)?, 0, &model, bars)?;
-        let preparation = Preparation { scheme: Some(scheme.to_owned()), method: Method::Rtn, revision: None };
+        let preparation = Preparation {
+            scheme: Some(scheme.to_owned()),
+            method: Method::Rtn,
+            revision: None,
+            ignore_key: Vec::new(),
+        };
         Ok(Packed { work, model, name, preparation })
     }
 

@@ -192,16 +192,16 @@ fn is_weights(name: &str) -> bool {
 }
 
 const SHARD_INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
 const MLC_CONFIG: &str = "mlc-chat-config.json";
 
 /// All files beside the weights that a conversion reads. A repository may hold thousands of others.
-const COMPANIONS: [&str; 21] = [
+const COMPANIONS: [&str; 18] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
     "config.json",
     "generation_config.json",
-    "merges.txt",
     MLC_CONFIG,
     SHARD_INDEX,
     "ndarray-cache.json",
@@ -211,12 +211,10 @@ const COMPANIONS: [&str; 21] = [
     "quantize_config.json",
     "special_tokens_map.json",
     "tensor-cache.json",
-    "tokenizer.json",
-    "tokenizer.model",
+    TOKENIZER,
     "tokenizer_config.json",
     "video_preprocessor_config.json",
     "vocab.json",
-    "vocab.txt",
 ];
 
 /// What a file is to a conversion.
@@ -230,6 +228,8 @@ enum Kind {
     Mlc,
     /// Configuration, tokenizer, template, index.
     Companion,
+    /// What a tokenizer is made of where [`TOKENIZER`] is not there.
+    Vocabulary,
 }
 
 /// Which weights count in a repository.
@@ -237,12 +237,13 @@ enum Kind {
 pub(super) struct Selection {
     sharded: bool,
     mlc: bool,
+    tokenizer: bool,
 }
 
 impl Selection {
     /// `holds` says whether the repository holds a file of this name.
     pub(super) fn of(holds: impl Fn(&str) -> bool) -> Self {
-        Selection { sharded: holds(SHARD_INDEX), mlc: holds(MLC_CONFIG) }
+        Selection { sharded: holds(SHARD_INDEX), mlc: holds(MLC_CONFIG), tokenizer: holds(TOKENIZER) }
     }
 
     /// Whether a conversion needs the file.
@@ -251,6 +252,7 @@ impl Selection {
             Some(Kind::Whole | Kind::Companion) => true,
             Some(Kind::Shard) => self.sharded,
             Some(Kind::Mlc) => self.mlc,
+            Some(Kind::Vocabulary) => !self.tokenizer,
             None => false,
         }
     }
@@ -265,6 +267,7 @@ fn kind(name: &str) -> Option<Kind> {
         Some(("model", "safetensors")) => Some(Kind::Whole),
         Some((stem, "safetensors")) if stem.starts_with("model-") => Some(Kind::Shard),
         Some((_, "bin")) if is_weights(name) => Some(Kind::Mlc),
+        _ if ["merges.txt", "tokenizer.model"].contains(&name) => Some(Kind::Vocabulary),
         _ => COMPANIONS.contains(&name).then_some(Kind::Companion),
     }
 }
@@ -304,6 +307,9 @@ mod tests {
         let sharded = ["chat_template.jinja", "model-00001-of-00002.safetensors", "model.safetensors.index.json"];
         assert_eq!(wanted(&sharded[..2]), ["chat_template.jinja"], "without an index");
         assert_eq!(wanted(&sharded), sharded);
+        let vocabulary = ["merges.txt", "tokenizer.model", "vocab.json"];
+        assert_eq!(wanted(&vocabulary), vocabulary);
+        assert_eq!(wanted(&["tokenizer.json", "merges.txt", "notes.txt", "other.model"]), ["tokenizer.json"]);
         let packed = ["mlc-chat-config.json", "ndarray-cache.json", "params_shard_0.bin", "tokenizer.json"];
         assert_eq!(wanted(&packed), packed);
     }

@@ -146,6 +146,7 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     key.add(format!("{:?}", schemes::named(options.preparation.scheme())?).as_bytes());
     key.add(options.preparation.method.to_string().as_bytes());
     key.add(&options.context.unwrap_or(0).to_le_bytes());
+    options.preparation.ignore_key.iter().for_each(|ignored| key.add(ignored.as_bytes()));
     for source in sources {
         key.add(source.name().as_bytes());
         for file in source.content_files()? {

@@ -130,9 +130,8 @@ impl Decoder {
         list
     }
 
-    /// A tied head that was saved nevertheless, and buffers of old versions.
+    /// A tied head that was saved nevertheless.
     pub fn ignored(&self, name: &str) -> bool {
-        let Some(name) = name.strip_prefix(self.prefix) else { return false };
-        (self.tied && name == "lm_head.weight") || name.ends_with(".rotary_emb.inv_freq")
+        self.tied && name.strip_prefix(self.prefix) == Some("lm_head.weight")
     }
 }

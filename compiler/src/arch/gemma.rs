@@ -45,6 +45,6 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     };
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("gemma")?;
-    Ok(Box::new(TextModel { name: "gemma", decoder }))
+    let unknown = problems.check("gemma")?;
+    Ok(Box::new(TextModel { name: "gemma", decoder, unknown }))
 }

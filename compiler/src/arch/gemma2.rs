@@ -20,6 +20,7 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     keys.choice("hidden_act", Activation::GeluTanh, HIDDEN_ACT);
     keys.harmless(&["sliding_window_size"]);
     let window = Shape::window(&mut keys, 4096);
+    let sliding = Shape::sliding_layers(&mut keys, shape.n_layers, |layer| layer.is_multiple_of(2));
     let decoder = Decoder {
         prefix: "",
         rms_norm_eps: keys.float("rms_norm_eps", 1e-6) as f32,
@@ -36,11 +37,11 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
         attention_scale: keys.float("query_pre_attn_scalar", 256.0).powf(-0.5) as f32,
         attention_soft_cap: keys.maybe_float("attn_logit_softcapping", Some(50.0)).map(|cap| cap as f32),
         final_soft_cap: keys.maybe_float("final_logit_softcapping", Some(30.0)).map(|cap| cap as f32),
-        windows: (0..shape.n_layers).map(|layer| layer.is_multiple_of(2).then_some(window)).collect(),
+        windows: sliding.into_iter().map(|sliding| sliding.then_some(window)).collect(),
         shape,
     };
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("gemma2")?;
-    Ok(Box::new(TextModel { name: "gemma2", decoder }))
+    let unknown = problems.check("gemma2")?;
+    Ok(Box::new(TextModel { name: "gemma2", decoder, unknown }))
 }

@@ -27,6 +27,7 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     let window = Shape::window(&mut keys, 4096);
     let pattern = keys.maybe_size("sliding_window_pattern", MAX_PATTERN).unwrap_or(6);
     let local_rope = Rotary::unscaled(keys.float("rope_local_base_freq", 10000.0));
+    let sliding = Shape::sliding_layers(&mut keys, shape.n_layers, |layer| !(layer + 1).is_multiple_of(pattern));
     let decoder = Decoder {
         prefix: "",
         rms_norm_eps: keys.float("rms_norm_eps", 1e-6) as f32,
@@ -43,11 +44,11 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
         attention_scale: keys.float("query_pre_attn_scalar", 256.0).powf(-0.5) as f32,
         attention_soft_cap: keys.maybe_float("attn_logit_softcapping", None).map(|cap| cap as f32),
         final_soft_cap: keys.maybe_float("final_logit_softcapping", None).map(|cap| cap as f32),
-        windows: (0..shape.n_layers).map(|layer| (!(layer + 1).is_multiple_of(pattern)).then_some(window)).collect(),
+        windows: sliding.into_iter().map(|sliding| sliding.then_some(window)).collect(),
         shape,
     };
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("gemma3_text")?;
-    Ok(Box::new(TextModel { name: "gemma3_text", decoder }))
+    let unknown = problems.check("gemma3_text")?;
+    Ok(Box::new(TextModel { name: "gemma3_text", decoder, unknown }))
 }

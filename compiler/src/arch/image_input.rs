@@ -49,27 +49,44 @@ pub fn any_resolution(config: &Map<String, Value>, edge: usize, grid: usize, pro
     AnyRes { tile, pinpoints }
 }
 
-/// Reads CLIP's processor, which shrinks the shorter edge and cuts a square of `edge` pixels out of the centre.
+/// Reads CLIP's processor, which shrinks the shorter edge and cuts a square of `edge` pixels out of the centre, or stretches the
+/// picture to that square where its size has both sides.
 pub fn center_crop(config: &Map<String, Value>, edge: usize, grid: usize, problems: &mut Problems) -> (Tile, Tiling) {
     let mut keys = Keys::new(PREFIX, config);
     // Others of LLaVA's processors make the picture a square before.
-    let ours = [("CLIPImageProcessor", ()), ("CLIPImageProcessorFast", ()), ("CLIPFeatureExtractor", ())];
+    let names = ["CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor"];
+    let ours = names.map(|name| (name, ()));
     keys.choice("image_processor_type", (), &ours);
     keys.choice("feature_extractor_type", (), &ours);
     keys.only("do_pad", &Value::Bool(false));
-    keys.only("do_center_crop", &Value::Bool(true));
-    square(&mut keys, "crop_size", edge);
-    let shortest_edge = keys.get("size").and_then(|size| match size {
-        Value::Object(map) if map.len() == 1 => map.get("shortest_edge").and_then(Value::as_u64),
-        other => other.as_u64(),
-    });
-    let shortest_edge = shortest_edge.filter(|n| (edge as u64..=MAX_PINPOINT).contains(n));
-    if shortest_edge.is_none() {
-        keys.refuse("size", format!("a shortest_edge of {edge}, the tower's image_size, or more"));
-    }
+    let side = |size: &Value, name: &str| size.get(name).and_then(Value::as_u64);
+    let size = keys.get("size");
+    // Both sides given: the picture is stretched to them, and there is nothing left to crop.
+    let is_square = |size: &Value| ["height", "width"].iter().all(|name| side(size, name) == Some(edge as u64));
+    let tiling = if size.is_some_and(is_square) {
+        match keys.flag("do_center_crop", true) {
+            true => square(&mut keys, "crop_size", edge),
+            false => keys.harmless(&["crop_size"]),
+        }
+        Tiling::Stretch
+    } else {
+        keys.only("do_center_crop", &Value::Bool(true));
+        square(&mut keys, "crop_size", edge);
+        let shortest_edge = size.and_then(|size| match size {
+            Value::Object(map) if ["height", "width"].iter().all(|name| map.get(*name).is_none_or(Value::is_null)) => {
+                side(size, "shortest_edge")
+            }
+            other => other.as_u64(),
+        });
+        let shortest_edge = shortest_edge.filter(|n| (edge as u64..=MAX_PINPOINT).contains(n));
+        if shortest_edge.is_none() {
+            keys.refuse("size", format!("a shortest_edge of {edge}, the tower's image_size, or more"));
+        }
+        Tiling::CenterCrop { shortest_edge: shortest_edge.unwrap_or(1) as u32 }
+    };
     let tile = tile(&mut keys, edge, grid);
     keys.finish(problems);
-    (tile, Tiling::CenterCrop { shortest_edge: shortest_edge.unwrap_or(1) as u32 })
+    (tile, tiling)
 }
 
 /// A key for a square of `edge` pixels.

@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::projector::Projector;
 use super::tower::Tower;
 use super::weights::Weights;
-use super::{Family, Function, GraphOptions, Shape, TensorSpec};
+use super::{Family, Function, GraphOptions, Shape, TensorSpec, is_buffer};
 use crate::graph::{CallScalar, Graph};
 
 /// A model of any family that sees.
@@ -26,6 +26,8 @@ pub struct ImageTextModel {
     pub projector: Projector,
     /// How pictures go in. Where it has a newline, the last row of the state holds the tensor `image_newline`.
     pub image: ImageInput,
+    /// Keys of the configurations that nobody reads.
+    pub unknown: Vec<String>,
 }
 
 /// The configurations within the configuration of a model that sees.
@@ -89,7 +91,11 @@ impl Family for ImageTextModel {
     }
 
     fn ignored(&self, name: &str) -> bool {
-        self.decoder.ignored(name) || self.tower.ignored(name, self.tower_layers)
+        is_buffer(name) || self.decoder.ignored(name) || self.tower.ignored(name, self.tower_layers)
+    }
+
+    fn unknown_keys(&self) -> &[String] {
+        &self.unknown
     }
 
     fn functions(&self) -> &'static [Function] {

@@ -1,76 +1,13 @@
-//! Reads a configuration strictly: every key is used, known to be harmless, or an error.
+//! Reads a configuration: every key is used, known to be harmless, noted or an error; [`super::unknown`] judges those
+//! that nobody reads.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
 use super::error::{Error, Unsupported};
+use super::unknown::{Verdict, judge};
 use crate::graph::Activation;
-
-/// Keys of every configuration that say nothing about what a forward pass computes: training, generation, bookkeeping.
-const BOOKKEEPING: &[&str] = &[
-    "add_cross_attention",
-    "architectures",
-    "attention_dropout",
-    "attn_implementation",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "model_type",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "pruned_heads",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-];
 
 /// Activations by transformers' names (`ACT2FN`).
 pub const ACTIVATIONS: &[(&str, Activation)] = &[
@@ -87,13 +24,15 @@ pub const ACTIVATIONS: &[(&str, Activation)] = &[
 pub struct Problems {
     missing: Vec<String>,
     unsupported: Vec<Unsupported>,
+    /// Keys that nobody reads; no problem.
+    unknown: Vec<String>,
 }
 
 impl Problems {
-    /// An error if there are any.
-    pub fn check(self, family: &str) -> Result<(), Error> {
+    /// An error if there are any; else the keys that nobody reads and that are taken to change nothing.
+    pub fn check(self, family: &str) -> Result<Vec<String>, Error> {
         match self.missing.is_empty() && self.unsupported.is_empty() {
-            true => Ok(()),
+            true => Ok(self.unknown),
             false => Err(self.into_error(family)),
         }
     }
@@ -123,15 +62,36 @@ impl<'c> Keys<'c> {
         Keys { prefix: prefix.to_owned(), map, taken: BTreeSet::new(), problems: Problems::default() }
     }
 
-    /// Refuses all keys that nobody asked for, and hands over what was wrong.
+    /// Judges all keys that nobody asked for, and hands over what was wrong.
     pub fn finish(mut self, problems: &mut Problems) {
         for (key, value) in self.map {
-            if !value.is_null() && !self.taken.contains(key.as_str()) && !BOOKKEEPING.contains(&key.as_str()) {
-                self.refuse(key, "no such key, since its meaning is not implemented");
+            if self.taken.contains(key.as_str()) {
+                continue;
+            }
+            match judge(key, value) {
+                Verdict::Silent => {}
+                Verdict::Noted => self.note(key),
+                Verdict::Refused(expected) => self.refuse(key, expected),
             }
         }
         problems.missing.append(&mut self.problems.missing);
         problems.unsupported.append(&mut self.problems.unsupported);
+        problems.unknown.append(&mut self.problems.unknown);
+    }
+
+    /// Notes a key that changes nothing here.
+    fn note(&mut self, key: &str) {
+        self.problems.unknown.push(format!("{}{key}", self.prefix));
+    }
+
+    /// Notes all keys that nobody asked for, whatever their words, where it is known that they change nothing.
+    pub fn note_rest(&mut self) {
+        let map = self.map;
+        for (key, value) in map {
+            if self.taken.insert(key) && !value.is_null() {
+                self.note(key);
+            }
+        }
     }
 
     /// Whether nothing was wrong so far.

@@ -17,8 +17,8 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     let decoder = decoder("", &mut keys, false);
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("llama")?;
-    Ok(Box::new(TextModel { name: "llama", decoder }))
+    let unknown = problems.check("llama")?;
+    Ok(Box::new(TextModel { name: "llama", decoder, unknown }))
 }
 
 /// The decoder that `keys` describe; `tied` is what holds where they do not say.

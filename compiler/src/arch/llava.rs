@@ -4,6 +4,7 @@
 use dwindle_bundle::ImageInput;
 use serde_json::{Map, Value};
 
+use super::decoder::Decoder;
 use super::error::Error;
 use super::image_input;
 use super::image_text::{ImageTextModel, Parts, image_token};
@@ -36,8 +37,9 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
     }
     let mut text = Keys::new("text_config.", &text);
     text.only("model_type", &Value::from("llama"));
-    let tied = keys.flag("tie_word_embeddings", false);
-    let decoder = llama::decoder("language_model.", &mut text, tied);
+    // Either level ties, as in transformers 5: older versions wrote the flag into text_config only.
+    let tied = keys.flag("tie_word_embeddings", false) | text.flag("tie_word_embeddings", false);
+    let decoder = Decoder { tied, ..llama::decoder("language_model.", &mut text, tied) };
     text.finish(&mut problems);
     let tower = Tower::read(Kind::Clip, "vision_tower.vision_model.", parts.vision, &mut problems);
     let tower_layers = tower.layers(&mut keys, -2);
@@ -45,8 +47,8 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
     let token = image_token(&mut keys, decoder.shape.vocab_size);
     let (tile, tiling) = image_input::center_crop(parts.preprocessor, tower.image_size, tower.grid(), &mut problems);
     keys.finish(&mut problems);
-    problems.check(NAME)?;
+    let unknown = problems.check(NAME)?;
     let max_image_rows = tower.patches() as u32;
     let image = ImageInput { token, placeholder: String::new(), tile, tiling, max_image_rows, newline: None };
-    Ok(Box::new(ImageTextModel { name: NAME, decoder, tower, tower_layers, projector, image }))
+    Ok(Box::new(ImageTextModel { name: NAME, decoder, tower, tower_layers, projector, image, unknown }))
 }

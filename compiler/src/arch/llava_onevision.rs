@@ -4,6 +4,7 @@
 use dwindle_bundle::{ImageInput, Tiling};
 use serde_json::{Map, Value};
 
+use super::decoder::Decoder;
 use super::error::Error;
 use super::image_input::{self, AnyRes};
 use super::image_text::{ImageTextModel, Parts, image_token};
@@ -39,8 +40,9 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
     let pinpoints = image_input::pinpoints(&mut keys);
     let mut text = Keys::new("text_config.", parts.text);
     text.only("model_type", &Value::from("qwen2"));
-    let tied = keys.flag("tie_word_embeddings", false);
-    let decoder = qwen2::decoder("language_model.", &mut text, tied);
+    // Either level ties, as in transformers 5: older versions wrote the flag into text_config only.
+    let tied = keys.flag("tie_word_embeddings", false) | text.flag("tie_word_embeddings", false);
+    let decoder = Decoder { tied, ..qwen2::decoder("language_model.", &mut text, tied) };
     text.finish(&mut problems);
     let tower = Tower::read(Kind::Siglip, "vision_tower.vision_model.", parts.vision, &mut problems);
     let tower_layers = tower.layers(&mut keys, -1);
@@ -57,7 +59,7 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
         keys.refuse("image_grid_pinpoints", format!("grids of fewer than {MAX_IMAGE_ROWS} features, not {newline}"));
     }
     keys.finish(&mut problems);
-    problems.check(NAME)?;
+    let unknown = problems.check(NAME)?;
     let image = ImageInput {
         token,
         placeholder: String::new(),
@@ -66,5 +68,5 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
         max_image_rows: newline as u32 + 1,
         newline: Some(newline as u32),
     };
-    Ok(Box::new(ImageTextModel { name: NAME, decoder, tower, tower_layers, projector, image }))
+    Ok(Box::new(ImageTextModel { name: NAME, decoder, tower, tower_layers, projector, image, unknown }))
 }

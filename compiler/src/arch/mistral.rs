@@ -21,6 +21,6 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     let decoder = Decoder { windows, ..Decoder::read("", &mut keys, shape, 1e-6, false) };
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("mistral")?;
-    Ok(Box::new(TextModel { name: "mistral", decoder }))
+    let unknown = problems.check("mistral")?;
+    Ok(Box::new(TextModel { name: "mistral", decoder, unknown }))
 }

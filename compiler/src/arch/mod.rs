@@ -21,6 +21,7 @@ mod qwen2;
 mod qwen3;
 mod text;
 mod tower;
+mod unknown;
 mod weights;
 
 use dwindle_bundle::ImageInput;
@@ -70,6 +71,17 @@ pub fn parse(
     parse(config, preprocessor)
 }
 
+/// Whether a tensor of this name is a buffer that versions of transformers or trainers saved although it follows from the
+/// configuration, or belongs to no language model: frequencies, masks, numbers of positions, states of quantizers, value heads.
+fn is_buffer(name: &str) -> bool {
+    const LAST: [&str; 6] = ["inv_freq", "cos_cached", "sin_cached", "masked_bias", "position_ids", "_extra_state"];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    LAST.contains(&last)
+        || name.ends_with(".attn.bias")
+        || name.ends_with(".attention.bias")
+        || name.starts_with("v_head.")
+}
+
 /// A model of a family, as its configuration describes it.
 pub trait Family: Send + Sync {
     /// `model_type`.
@@ -86,6 +98,9 @@ pub trait Family: Send + Sync {
 
     /// Whether a tensor may be in the checkpoint though no graph uses it.
     fn ignored(&self, name: &str) -> bool;
+
+    /// Keys of the configuration that nobody reads, with dots where they are nested; they are taken to change nothing.
+    fn unknown_keys(&self) -> &[String];
 
     /// The functions it has.
     fn functions(&self) -> &'static [Function];

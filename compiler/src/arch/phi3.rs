@@ -21,15 +21,12 @@ const MAX_WINDOW: usize = 1 << 24;
 pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn Family>, Error> {
     let mut keys = Keys::new("", config);
     let shape = Shape::read(&mut keys, &SHAPE);
-    if keys.maybe_float("partial_rotary_factor", None).is_some_and(|factor| factor != 1.0) {
-        keys.refuse("partial_rotary_factor", "1: heads are rotated whole");
-    }
     // Dropout of training; the positions that longrope refers to.
     keys.harmless(&["embd_pdrop", "resid_pdrop", "original_max_position_embeddings"]);
     let windows = vec![keys.maybe_size("sliding_window", MAX_WINDOW); shape.n_layers];
     let decoder = Decoder { packed: true, windows, ..Decoder::read("", &mut keys, shape, 1e-5, false) };
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("phi3")?;
-    Ok(Box::new(TextModel { name: "phi3", decoder }))
+    let unknown = problems.check("phi3")?;
+    Ok(Box::new(TextModel { name: "phi3", decoder, unknown }))
 }

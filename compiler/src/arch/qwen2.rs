@@ -15,8 +15,8 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     let decoder = decoder("", &mut keys, false);
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("qwen2")?;
-    Ok(Box::new(TextModel { name: "qwen2", decoder }))
+    let unknown = problems.check("qwen2")?;
+    Ok(Box::new(TextModel { name: "qwen2", decoder, unknown }))
 }
 
 const SHAPE: ShapeDefaults = ShapeDefaults { head_dim: None, kv_heads_as_heads: false, positions: 32768 };
@@ -31,12 +31,15 @@ pub fn decoder(prefix: &'static str, keys: &mut Keys<'_>, tied: bool) -> Decoder
 
 /// Windows of the layers: where they are used, those from `max_window_layers` on have one.
 pub fn windows(keys: &mut Keys<'_>, n_layers: usize) -> Vec<Option<usize>> {
+    // Null says that there is none; an absent key is the class's 4096.
+    let is_null = keys.is_null("sliding_window");
     let window = Shape::window(keys, 4096);
-    let windowed = keys.flag("use_sliding_window", false);
+    let windowed = keys.flag("use_sliding_window", false) && !is_null;
     let full_layers = keys.get("max_window_layers").map_or(Some(28), Value::as_u64);
     if full_layers.is_none() {
         keys.refuse("max_window_layers", "a whole number");
     }
     let full_layers = full_layers.unwrap_or_default();
-    (0..n_layers).map(|layer| (windowed && layer as u64 >= full_layers).then_some(window)).collect()
+    let sliding = Shape::sliding_layers(keys, n_layers, |layer| windowed && layer as u64 >= full_layers);
+    sliding.into_iter().map(|sliding| (windowed && sliding).then_some(window)).collect()
 }

@@ -19,6 +19,6 @@ pub fn parse(config: &Map<String, Value>, _: Option<&Value>) -> Result<Box<dyn F
     let decoder = Decoder { qk_norms: true, windows, ..Decoder::read("", &mut keys, shape, 1e-6, false) };
     let mut problems = Problems::default();
     keys.finish(&mut problems);
-    problems.check("qwen3")?;
-    Ok(Box::new(TextModel { name: "qwen3", decoder }))
+    let unknown = problems.check("qwen3")?;
+    Ok(Box::new(TextModel { name: "qwen3", decoder, unknown }))
 }

@@ -4,7 +4,7 @@ use dwindle_bundle::ImageInput;
 use dwindle_schemes::Format;
 
 use super::decoder::Decoder;
-use super::{Family, Function, GraphOptions, Shape, TensorSpec};
+use super::{Family, Function, GraphOptions, Shape, TensorSpec, is_buffer};
 use crate::graph::Graph;
 
 /// A text model of any family.
@@ -13,6 +13,8 @@ pub struct TextModel {
     pub name: &'static str,
     /// All of it.
     pub decoder: Decoder,
+    /// Keys of the configuration that nobody reads.
+    pub unknown: Vec<String>,
 }
 
 impl Family for TextModel {
@@ -33,7 +35,11 @@ impl Family for TextModel {
     }
 
     fn ignored(&self, name: &str) -> bool {
-        self.decoder.ignored(name)
+        is_buffer(name) || self.decoder.ignored(name)
+    }
+
+    fn unknown_keys(&self) -> &[String] {
+        &self.unknown
     }
 
     fn functions(&self) -> &'static [Function] {

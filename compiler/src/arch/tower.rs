@@ -62,8 +62,8 @@ impl Tower {
         };
         keys.only("model_type", &Value::from(model_type));
         keys.only("num_channels", &Value::from(3));
-        // Of SigLIP's head and of CLIP's other half.
-        keys.harmless(&["vision_use_head", "projection_dim", "vocab_size"]);
+        // Of SigLIP's head and of CLIP's other half; of training.
+        keys.harmless(&["vision_use_head", "projection_dim", "vocab_size", "logit_scale_init_value", "dropout"]);
         let tower = Tower {
             kind,
             prefix,
@@ -91,7 +91,12 @@ impl Tower {
     /// The layers up to the one that `vision_feature_layer` names, of which negative numbers count from the end.
     pub fn layers(&self, keys: &mut Keys<'_>, default: i64) -> usize {
         const KEY: &str = "vision_feature_layer";
-        let layers = keys.get(KEY).map_or(Some(default), Value::as_i64).and_then(|index| {
+        // A list of one layer is that layer; features of several would be concatenated.
+        let number = |value: &Value| match value.as_array().map(Vec::as_slice) {
+            Some([only]) => only.as_i64(),
+            _ => value.as_i64(),
+        };
+        let layers = keys.get(KEY).map_or(Some(default), number).and_then(|index| {
             let layers = if index < 0 { (self.n_layers as i64 + 1).checked_add(index)? } else { index };
             usize::try_from(layers).ok().filter(|layers| *layers <= self.n_layers)
         });
@@ -165,10 +170,7 @@ impl Tower {
             let index = name.strip_prefix("encoder.layers.")?.split('.').next()?.parse::<usize>().ok()?;
             Some((layers..self.n_layers).contains(&index))
         };
-        name.starts_with("post_layernorm.")
-            || name.starts_with("head.")
-            || name == "embeddings.position_ids"
-            || unused_layer().unwrap_or(false)
+        name.starts_with("post_layernorm.") || name.starts_with("head.") || unused_layer().unwrap_or(false)
     }
 
     /// Features `[class rows + patches, hidden]` of the input `pixels` `[3, image_size²]`, after each of the first `layers`

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
-use super::convert::{mode, without_tokenizer};
+use super::convert::{mode, without_tokenizer, work};
 use super::model_dir::{MODEL_SAFETENSORS, ModelDir, ModelJson, SourceFile, TensorInfo};
 use super::safetensors::SafeTensors;
 use super::selection::{Needs, Selection};
-use super::source::{INDEX, Outline, check_index, read_index};
-use super::{ConvertReport, carried, import, stored_layout};
+use super::source::{INDEX, Outline, read_index};
+use super::{Companions, ConvertReport, IgnoredKeys, head, import, names, stored_layout};
 use crate::error::{Error, Result};
+use crate::note::Note;
 use crate::progress::Progress;
 use crate::quantize;
 use crate::transcribe::{Identity, Transcript};
@@ -47,16 +48,16 @@ pub struct Announcement {
     outline: Outline,
     needs: Needs,
     quantization: Option<(Scheme, Method)>,
+    companions: Companions,
     files: Vec<Announced>,
-    /// The names of the tensors in each file, where there is an index.
-    index: Option<BTreeMap<String, Vec<String>>>,
     model: ModelJson,
     work: Work,
 }
 
 impl Announcement {
     /// Understands a checkpoint of which everything but the weights is in `directory`, and whose weights are in `files`; `None` if
-    /// they are packed or no safetensors, and have to be there as a whole: see [`Conversion`](super::Conversion).
+    /// they are packed or no safetensors, or if a tied model lists a head that only a comparison with the embedding can judge:
+    /// then they have to be there as a whole, see [`Conversion`](super::Conversion).
     ///
     /// # Errors
     /// The family is not supported, or the index names other tensors than the family needs, or files that are not announced.
@@ -64,14 +65,16 @@ impl Announcement {
         directory: &Path,
         mut files: Vec<Announced>,
         keep: Keep,
+        ignored: &IgnoredKeys,
         scheme: &Scheme,
         method: Method,
     ) -> Result<Option<Self>> {
         if !files.iter().all(|file| file.name.ends_with(".safetensors")) || import::is_packed(directory)? {
             return Ok(None);
         }
-        let outline = Outline::open(directory)?;
+        let outline = Outline::open(directory, ignored)?;
         let needs = outline.needs()?;
+        let companions = Companions::of(&outline)?;
         let path = directory.join(INDEX);
         let is_single = files.iter().any(|file| file.name == MODEL_SAFETENSORS);
         let index = match is_single {
@@ -88,6 +91,11 @@ impl Announcement {
             if !missing.is_empty() {
                 return Err(Error::MissingShards { path, missing, total: index.len() });
             }
+            let head = head::tied(&needs).map(|(_, head)| head);
+            let is_head = |name: &String| head.as_deref() == Some(&*names::canonical(name, outline.is_multimodal()));
+            if index.values().flatten().any(is_head) {
+                return Ok(None);
+            }
             let mut selection = Selection::new(&needs, &outline);
             index.values().flatten().for_each(|name| selection.assume(name));
             selection.finish(&outline)?;
@@ -100,7 +108,8 @@ impl Announcement {
         let tensors = needs.tensors.iter().map(info).collect();
         let model = ModelJson::new(outline.model_type().to_owned(), outline.config().clone(), tensors);
         let quantization = Some((scheme.clone(), method));
-        let mut work = outline.work(&model, files.iter().map(|file| file.bytes).sum(), &quantization);
+        let bytes_in = files.iter().map(|file| file.bytes).sum();
+        let mut work = work(&model, bytes_in, companions.total_bytes(), &quantization);
         let mut coming: Vec<u64> = files.iter().filter(|file| !file.is_here).map(|file| file.bytes).collect();
         work.bytes_to_download = coming.iter().sum();
         if keep == Keep::Nothing {
@@ -108,7 +117,7 @@ impl Announcement {
             coming.sort_unstable_by(|a, b| b.cmp(a));
             work.bytes_meanwhile += coming.iter().take(2).sum::<u64>();
         }
-        Ok(Some(Announcement { outline, needs, quantization, files, index, model, work }))
+        Ok(Some(Announcement { outline, needs, companions, quantization, files, model, work }))
     }
 
     /// The files of weights, ordered by name.
@@ -119,6 +128,11 @@ impl Announcement {
     /// What it takes, if nothing of it was done before.
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// What was accepted and is worth a line; the report has it, too.
+    pub fn notes(&self) -> Vec<Note> {
+        [self.outline.notes(), &self.needs.notes, self.companions.notes()].concat()
     }
 
     /// Begins the model directory at `out`, or takes over what an interrupted attempt finished of the same files in the same way.
@@ -169,7 +183,8 @@ impl Arriving<'_> {
     /// needed any more.
     ///
     /// # Errors
-    /// The file is damaged, or does not hold what the index or the family says; weights do not fit their format; writing fails.
+    /// The file is damaged, or does not hold what the family says; weights do not fit their format; writing fails.
+    /// [`Error::OwnHead`]: what was understood before the weights came is wrong.
     pub fn file(&mut self, name: &str, path: &Path, progress: &dyn Progress) -> Result<()> {
         let transcribed = self.transcribe(name, path, progress);
         // A checkpoint that is not what it should be will not become so; what was made of it is of no use.
@@ -178,10 +193,10 @@ impl Arriving<'_> {
     }
 
     fn transcribe(&mut self, name: &str, path: &Path, progress: &dyn Progress) -> Result<()> {
-        let Announcement { outline, index, .. } = self.announcement;
+        let Announcement { outline, needs, .. } = self.announcement;
         let file = SafeTensors::open(path)?;
-        if let Some(listed) = index.as_ref().and_then(|index| index.get(name)) {
-            check_index(&outline.path().join(INDEX), [(name, listed.as_slice(), &file)])?;
+        if let Some(note) = head::own_head(needs, outline.is_multimodal(), [&file]) {
+            return Err(Error::OwnHead { path: outline.path().to_owned(), note });
         }
         let before = self.selection.ignored.len();
         let given = self.selection.file(&file);
@@ -201,14 +216,15 @@ impl Arriving<'_> {
     /// # Errors
     /// Tensors are missing, or writing fails.
     pub fn finish(self, out: &Path) -> Result<(ModelDir, ConvertReport)> {
-        let Announcement { outline, quantization, model, .. } = self.announcement;
+        let Announcement { outline, companions, quantization, model, .. } = self.announcement;
         let ignored = self.selection.finish(outline)?;
         let sources = std::iter::once(self.config).chain(self.sources.into_values()).collect();
         let (tensors, bytes) = (model.tensors.len(), stored_layout(&model.tensors).tensor_bytes());
-        let carry = |to: &Path| carried::copy(outline.path(), to);
+        let carry = |to: &Path| companions.write(to);
         let model = self.transcript.finish(sources, carry, quantize::describe(quantization))?;
         let warnings = without_tokenizer(outline.path(), &model.files).into_iter().collect();
-        Ok((ModelDir::open(out)?, ConvertReport { warnings, tensors, bytes, ignored }))
+        let notes = self.announcement.notes();
+        Ok((ModelDir::open(out)?, ConvertReport { warnings, notes, tensors, bytes, ignored }))
     }
 }
 

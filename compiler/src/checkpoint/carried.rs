@@ -40,7 +40,12 @@ pub(crate) fn total_bytes(from: &Path) -> u64 {
 /// Copies all carried files that `from` has to `to`.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<Vec<CarriedFile>> {
     let present = NAMES.iter().filter(|name| from.join(name).is_file());
-    present.map(|name| Ok(CarriedFile { name: (*name).to_owned(), blake3: copy_file(from, to, name)? })).collect()
+    present.map(|name| copy_one(from, to, name)).collect()
+}
+
+/// Copies one carried file that `from` has to `to`.
+pub(crate) fn copy_one(from: &Path, to: &Path, name: &str) -> Result<CarriedFile> {
+    Ok(CarriedFile { name: name.to_owned(), blake3: copy_file(from, to, name)? })
 }
 
 /// Writes a carried file that the source does not have as such.

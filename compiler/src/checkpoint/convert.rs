@@ -5,13 +5,15 @@ use std::path::Path;
 
 use dwindle_quant::Method;
 use dwindle_schemes::{Format, Scheme};
+use serde_json::{Map, Value};
 
 use super::import::{self, Packed};
 use super::model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
 use super::selection::{Needs, Selection};
 use super::source::Outline;
-use super::{Source, carried, json};
+use super::{Companions, IgnoredKeys, Source, head, json};
 use crate::error::{Error, Result};
+use crate::note::Note;
 use crate::progress::Progress;
 use crate::quantize;
 use crate::size::Size;
@@ -23,6 +25,8 @@ use crate::work::{SPARE_DISK, Work};
 pub struct ConvertReport {
     /// What may be missed later.
     pub warnings: Vec<String>,
+    /// What was accepted and is worth a line.
+    pub notes: Vec<Note>,
     /// Tensors that were written.
     pub tensors: usize,
     /// Their bytes.
@@ -61,7 +65,7 @@ pub struct Conversion {
 }
 
 enum Input {
-    Checkpoint(Source),
+    Checkpoint(Source, Companions),
     Packed(Box<dyn Packed>),
 }
 
@@ -75,20 +79,47 @@ impl Conversion {
     /// # Errors
     /// `source` is no complete checkpoint of a supported family.
     pub fn open(source: &Path, quantization: Option<(Scheme, Method)>) -> Result<Self> {
-        if let Some(packed) = import::open(source)? {
-            return Self::of_packed(packed, quantization);
+        Self::open_ignoring(source, &IgnoredKeys::default(), quantization)
+    }
+
+    /// The same without some keys of the configuration.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_ignoring(source: &Path, ignored: &IgnoredKeys, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+        if let Some(packed) = import::open(source, ignored)? {
+            return Self::of_packed(packed, ignored, quantization);
         }
-        let source = Source::open(source)?;
+        let source = Source::open_ignoring(source, ignored)?;
         let needs = source.outline().needs()?;
         Self::of_checkpoint(source, needs, quantization)
     }
 
     /// Of a source that hands out rows.
-    pub(crate) fn of_packed(source: Box<dyn Packed>, quantization: Option<(Scheme, Method)>) -> Result<Self> {
+    pub(crate) fn of_packed(
+        source: Box<dyn Packed>,
+        ignored: &IgnoredKeys,
+        quantization: Option<(Scheme, Method)>,
+    ) -> Result<Self> {
         let preprocessor = source.preprocessor()?;
-        let needs = Needs::of(source.model_type(), source.config(), preprocessor.as_ref())
-            .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })?;
-        let (mut model, ignored) = import::describe(source.as_ref(), &needs)?;
+        let mut config = source.config().clone();
+        let mut notes = match source.notes() {
+            Some(notes) => notes,
+            None => ignored.notes(&ignored.remove_from(&mut config)),
+        };
+        let needs = |config: &Map<String, Value>| {
+            Needs::of(source.model_type(), config, preprocessor.as_ref())
+                .map_err(|error| Error::Family { path: source.path().to_owned(), source: error })
+        };
+        let mut family = needs(&config)?;
+        if let Some(note) = head::own_packed_head(&family, source.as_ref())? {
+            head::untie(&mut config);
+            family = needs(&config)?;
+            notes.push(note);
+        }
+        let needs = family;
+        notes.extend_from_slice(&needs.notes);
+        let (mut model, ignored) = import::describe(source.as_ref(), config, &needs)?;
         let quantization = quantization.filter(|_| model.scheme.is_none());
         if let Some((scheme, _)) = &quantization {
             model.tensors = quantize::infos(&model.tensors, scheme);
@@ -103,7 +134,7 @@ impl Conversion {
             bytes_meanwhile: SPARE_DISK,
             peak_memory: peak_memory(&model.tensors, &offered, mode(&quantization)),
         };
-        Ok(Self::new(Input::Packed(source), needs, quantization, model, work, ignored))
+        Ok(Self::new(Input::Packed(source), needs, quantization, model, work, (ignored, notes)))
     }
 
     /// Of a checkpoint, taking those of its tensors that `needs` tells.
@@ -124,8 +155,10 @@ impl Conversion {
         }
         let model = ModelJson::new(outline.model_type().to_owned(), outline.config().clone(), tensors);
         let bytes_in = source.shards().iter().map(|shard| shard.mapping().len() as u64).sum();
-        let work = outline.work(&model, bytes_in, &quantization);
-        Ok(Self::new(Input::Checkpoint(source), needs, quantization, model, work, ignored))
+        let companions = Companions::of(outline)?;
+        let work = work(&model, bytes_in, companions.total_bytes(), &quantization);
+        let notes = [outline.notes(), &needs.notes, companions.notes()].concat();
+        Ok(Self::new(Input::Checkpoint(source, companions), needs, quantization, model, work, (ignored, notes)))
     }
 
     fn new(
@@ -134,10 +167,10 @@ impl Conversion {
         quantization: Option<(Scheme, Method)>,
         model: ModelJson,
         work: Work,
-        ignored: Vec<String>,
+        (ignored, notes): (Vec<String>, Vec<Note>),
     ) -> Self {
         let bytes = super::stored_layout(&model.tensors).tensor_bytes();
-        let report = ConvertReport { warnings: Vec::new(), tensors: model.tensors.len(), bytes, ignored };
+        let report = ConvertReport { warnings: Vec::new(), notes, tensors: model.tensors.len(), bytes, ignored };
         Conversion { input, needs, quantization, model, work, report }
     }
 
@@ -149,6 +182,19 @@ impl Conversion {
     /// What it takes.
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// What was accepted and is worth a line; the report has it, too.
+    pub fn notes(&self) -> &[Note] {
+        &self.report.notes
+    }
+
+    /// The files that go with the weights, where the source is a checkpoint.
+    pub(crate) fn companions(&self) -> Option<&Companions> {
+        match &self.input {
+            Input::Checkpoint(_, companions) => Some(companions),
+            Input::Packed(_) => None,
+        }
     }
 
     /// The scheme that the source is packed in; one that was asked for is of no effect then.
@@ -166,7 +212,7 @@ impl Conversion {
         progress.begin(self.work.step, self.work.bytes_in);
         let transcribed = match &self.input {
             Input::Packed(source) => transcript.packed(source.as_ref(), progress),
-            Input::Checkpoint(source) => {
+            Input::Checkpoint(source, _) => {
                 let mut selection = Selection::new(&self.needs, source.outline());
                 let file = |shard| transcript.file(shard, &selection.file(shard), true, progress).transpose();
                 source.shards().iter().filter_map(file).collect()
@@ -174,12 +220,12 @@ impl Conversion {
         };
         progress.end();
         let mut sources: Vec<SourceFile> = transcribed?;
-        if let Input::Checkpoint(source) = &self.input {
+        if let Input::Checkpoint(source, _) = &self.input {
             sources.insert(0, source.outline().config_file()?);
         }
         let carry = |to: &Path| match &self.input {
             Input::Packed(source) => source.carry(to),
-            Input::Checkpoint(source) => carried::copy(source.path(), to),
+            Input::Checkpoint(_, companions) => companions.write(to),
         };
         let model = match &self.input {
             Input::Packed(source) if self.quantization.is_none() => {
@@ -189,7 +235,7 @@ impl Conversion {
         };
         self.report.warnings = match &self.input {
             Input::Packed(source) => source.warnings(&model.files),
-            Input::Checkpoint(source) => without_tokenizer(source.path(), &model.files).into_iter().collect(),
+            Input::Checkpoint(source, _) => without_tokenizer(source.path(), &model.files).into_iter().collect(),
         };
         Ok((ModelDir::open(out)?, self.report))
     }
@@ -206,24 +252,23 @@ pub(super) fn without_tokenizer(source: &Path, files: &[CarriedFile]) -> Option<
     missing.then(|| format!("{} has no tokenizer.json; the model can be compiled, but not chat", source.display()))
 }
 
+/// What it takes to make `model` of `bytes_in` of weights, with `companions` bytes of other files.
+pub(super) fn work(model: &ModelJson, bytes_in: u64, companions: u64, quantization: &Option<(Scheme, Method)>) -> Work {
+    Work {
+        step: "convert",
+        bytes_in,
+        bytes_to_download: 0,
+        bytes_out: bytes_out(&model.tensors, companions),
+        bytes_meanwhile: SPARE_DISK,
+        peak_memory: peak_memory(&model.tensors, &Default::default(), mode(quantization)),
+    }
+}
+
 impl Outline {
     /// What the family needs.
     pub(super) fn needs(&self) -> Result<Needs> {
-        let preprocessor = self.preprocessor()?;
-        Needs::of(self.model_type(), self.config(), preprocessor.as_ref())
+        Needs::of(self.model_type(), self.config(), self.preprocessor())
             .map_err(|error| Error::Family { path: self.path().to_owned(), source: error })
-    }
-
-    /// What it takes to make `model` of `bytes_in` of weights.
-    pub(super) fn work(&self, model: &ModelJson, bytes_in: u64, quantization: &Option<(Scheme, Method)>) -> Work {
-        Work {
-            step: "convert",
-            bytes_in,
-            bytes_to_download: 0,
-            bytes_out: bytes_out(&model.tensors, carried::total_bytes(self.path())),
-            bytes_meanwhile: SPARE_DISK,
-            peak_memory: peak_memory(&model.tensors, &Default::default(), mode(quantization)),
-        }
     }
 
     /// The configuration's file as one of the sources.

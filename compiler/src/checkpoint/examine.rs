@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::selection::{Needs, Selection};
-use super::{Source, config, import, json};
+use super::{IgnoredKeys, Source, config, import, json, processor};
 use crate::arch;
 use crate::error::{Error, Result};
+use crate::note::Note;
 use crate::size::Size;
 
 /// Differences of one kind that are told before the rest is only counted.
@@ -35,6 +36,8 @@ pub struct Examination {
     pub closest: Option<Closest>,
     /// Its tensors.
     pub weights: Weights,
+    /// What is accepted and worth a line.
+    pub notes: Vec<Note>,
     /// The configuration, in the spelling of transformers 4 where it could be translated.
     pub config: Map<String, Value>,
 }
@@ -74,28 +77,32 @@ pub enum Weights {
 }
 
 /// Whether the model at `path` is one that importing reads, whose weights are packed already, or means to be one and is damaged.
-pub fn is_packed(path: &Path) -> bool {
-    !matches!(import::open(path), Ok(None))
+pub fn is_packed(path: &Path, ignored: &IgnoredKeys) -> bool {
+    !matches!(import::open(path, ignored), Ok(None))
 }
 
 /// Examines the checkpoint in `directory`, of which `config.json` has to be there.
 ///
 /// # Errors
 /// There is no configuration, or it cannot be read at all. What is not supported is no error here.
-pub fn examine(directory: &Path) -> Result<Examination> {
+pub fn examine(directory: &Path, ignored: &IgnoredKeys) -> Result<Examination> {
     let path = directory.join("config.json");
-    let raw = json::read_object(&path)?;
-    let (config, mut problems) = match config::normalize(raw.clone()) {
+    let mut raw = json::read_object(&path)?;
+    let mut removed = ignored.remove_from(&mut raw);
+    let (mut config, mut problems) = match config::normalize(raw.clone()) {
         Ok(config) => (config, Vec::new()),
         Err(error @ Error::Config { .. }) => (raw, vec![error.to_string()]),
         Err(error) => return Err(error),
     };
+    removed.extend(ignored.remove_from(&mut config));
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let model_type = config.get("model_type").and_then(text).unwrap_or_default();
     let architectures = config.get("architectures").and_then(Value::as_array);
     let architectures = architectures.into_iter().flatten().filter_map(text).collect();
-    let preprocessor = directory.join("preprocessor_config.json");
-    let preprocessor = if preprocessor.is_file() { Some(json::read(&preprocessor, json::MAX_BYTES)?) } else { None };
+    let mut preprocessor = processor::read(directory)?;
+    if let Some(Value::Object(processor)) = &mut preprocessor {
+        removed.extend(ignored.remove_from(processor));
+    }
 
     let mut closest = None;
     let mut family = model_type.clone();
@@ -114,8 +121,18 @@ pub fn examine(directory: &Path) -> Result<Examination> {
             Err(error) => problems.extend(lines(&error)),
         }
     }
-    let needs = without_problems(&family, &config, preprocessor.as_ref()).map(|needs| (family, needs));
-    let weights = match Source::open(directory) {
+    let mut notes = ignored.notes(&removed);
+    let source = Source::open_ignoring(directory, ignored);
+    if let Ok(source) = &source {
+        notes = source.outline().notes().to_vec();
+        config.clone_from(source.outline().config());
+    }
+    let needs = without_problems(&family, &config, preprocessor.as_ref());
+    if problems.is_empty() {
+        notes.extend(needs.iter().flat_map(|needs| needs.notes.clone()));
+    }
+    let needs = needs.map(|needs| (family, needs));
+    let weights = match source {
         Ok(source) => weights(&source, needs)?,
         Err(Error::Config { .. } | Error::Json { .. }) if !problems.is_empty() => {
             Weights::Absent { reason: "the configuration has to be understood first".to_owned() }
@@ -130,6 +147,7 @@ pub fn examine(directory: &Path) -> Result<Examination> {
         problems,
         closest,
         weights,
+        notes,
         config,
     })
 }
@@ -224,6 +242,7 @@ impl fmt::Display for Examination {
                 writeln!(f, "tensors    {}, {}, files {files}", tensors.len(), Size(*bytes))?;
             }
         }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note       {note}"))?;
         self.explain(f)?;
         writeln!(f, "\nconfiguration")?;
         for (key, value) in &self.config {
@@ -282,6 +301,8 @@ fn list(f: &mut fmt::Formatter<'_>, lines: &[String]) -> fmt::Result {
 }
 
 #[cfg(test)]
+mod published;
+#[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
     use serde_json::json;
@@ -306,7 +327,7 @@ mod tests {
         if preprocessor.is_file() {
             std::fs::copy(preprocessor, directory.path().join("preprocessor_config.json")).unwrap();
         }
-        let text = examine(directory.path()).unwrap().to_string();
+        let text = examine(directory.path(), &IgnoredKeys::default()).unwrap().to_string();
         let text = text.replace(&directory.path().display().to_string(), "DIR");
         expected.assert_eq(text.split("\nconfiguration\n").next().unwrap());
     }
@@ -333,7 +354,7 @@ mod tests {
             tensors    not looked at: DIR is not a checkpoint: it has neither model.safetensors nor model.safetensors.index.json; download the weights
         "#]],
         );
-        let whole = examine(&golden("qwen2_untied_sharded")).unwrap();
+        let whole = examine(&golden("qwen2_untied_sharded"), &IgnoredKeys::default()).unwrap();
         assert!(whole.supported && matches!(whole.weights, Weights::Here { files: 2, .. }));
     }
 
@@ -351,8 +372,10 @@ mod tests {
                 tensors    30, 461.8 KiB, files 1
 
                 not supported in the configuration
-                  - `rope_scaling.rope_type` is "yarn": expected linear, llama3
-                  - `partial_rotary_factor` is 0.5: expected no such key, since its meaning is not implemented
+                  - `partial_rotary_factor` is 0.5: expected 1: heads are rotated whole
+                  - `rope_scaling.rope_type` is "yarn": expected default, linear, llama3
+
+                the tensors are those of `llama`
 
                 how to add support: compiler/src/arch/README.md
             "#]],
@@ -377,14 +400,9 @@ mod tests {
             &[("dtype", json!("bfloat16")), ("torch_dtype", json!("float16"))],
             true,
             expect![[r#"
-                family     llama (not supported)
+                family     llama
                 published  as LlamaForCausalLM
-                tensors    not looked at: the configuration has to be understood first
-
-                not supported in the configuration
-                  - config key `torch_dtype`: is "float16", but the newer spelling of the same key says "bfloat16"
-
-                how to add support: compiler/src/arch/README.md
+                tensors    30, 461.8 KiB, files 1
             "#]],
         );
         check(
@@ -411,21 +429,19 @@ mod tests {
             &[("model_type", json!("qwen9")), ("new_key", json!(3))],
             true,
             expect![[r#"
-            family     qwen9 (not supported)
-            published  as Qwen2ForCausalLM
-            tensors    38, 467.2 KiB, files 1
+                family     qwen9 (not supported)
+                published  as Qwen2ForCausalLM
+                tensors    38, 467.2 KiB, files 1
 
-            not supported in the configuration
-              - model_type `qwen9`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
+                not supported in the configuration
+                  - model_type `qwen9`: expected one of gemma, gemma2, gemma3_text, llama, llava, llava_onevision, mistral, phi3, qwen2, qwen3
 
-            the family most alike is `qwen2`, which does not understand
-              - `layer_types` is ["full_attention","full_attention","full_attention"]: expected no such key, since its meaning is not implemented
-              - `new_key` is 3: expected no such key, since its meaning is not implemented
+                the configuration is one that `qwen2` understands: perhaps it is the same model
 
-            the tensors are those of `qwen2`
+                the tensors are those of `qwen2`
 
-            how to add support: compiler/src/arch/README.md
-        "#]],
+                how to add support: compiler/src/arch/README.md
+            "#]],
         );
         check(
             "llama",
@@ -501,15 +517,15 @@ mod tests {
         let tensors: Vec<_> = names.iter().map(|n| (n.as_str(), Element::F32, &[2][..], vec![0.0; 2])).collect();
         let config = json::read_object(&golden("llama").join("config.json")).unwrap();
         let directory = fixture::checkpoint(&Value::Object(config), &tensors);
-        let text = examine(directory.path()).unwrap().to_string();
+        let text = examine(directory.path(), &IgnoredKeys::default()).unwrap().to_string();
         assert!(text.contains("  - and "), "{text}");
     }
 
     #[test]
     fn without_a_configuration() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(examine(directory.path()), Err(Error::Io { .. })));
+        assert!(matches!(examine(directory.path(), &IgnoredKeys::default()), Err(Error::Io { .. })));
         std::fs::write(directory.path().join("config.json"), "[]").unwrap();
-        assert!(matches!(examine(directory.path()), Err(Error::Json { .. })));
+        assert!(matches!(examine(directory.path(), &IgnoredKeys::default()), Err(Error::Json { .. })));
     }
 }

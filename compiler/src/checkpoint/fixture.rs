@@ -22,6 +22,15 @@ pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
 }
 
+/// All tensors of a checkpoint as f32, by name, with their shapes.
+pub(crate) fn owned(directory: &Path) -> BTreeMap<String, (Vec<f32>, Vec<usize>)> {
+    let source = Source::open(directory).unwrap();
+    let tensor = |(_, view): (usize, super::safetensors::TensorView<'_>)| {
+        (view.name.to_owned(), (view.to_f32().unwrap(), view.shape.to_vec()))
+    };
+    source.tensors().map(tensor).collect()
+}
+
 /// Writes a safetensors file.
 pub(crate) fn write_tensors(path: &Path, tensors: &[Given<'_>]) {
     let layout = tensors.iter().map(|(name, element, shape, _)| ((*name).to_owned(), (*element, shape.to_vec())));
@@ -60,7 +69,7 @@ pub(crate) fn convert_all(source: &Path, out: &Path) -> Result<(ModelDir, Conver
         let role = role(&name, view.shape);
         tensors.insert(name, (view.shape.to_vec(), role));
     }
-    let needs = Needs { tensors, ignored: Box::new(|_| false) };
+    let needs = Needs { tensors, ignored: Box::new(|_| false), notes: Vec::new() };
     Conversion::of_checkpoint(source, needs, None)?.run(out, &Silent)
 }
 

@@ -20,11 +20,13 @@ use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
 pub use self::gguf::files as gguf_files;
+pub(super) use self::gguf::QWEN_2;
 use super::model_dir::{CarriedFile, ModelJson, TensorInfo};
 use super::problems::TensorProblems;
 use super::selection::Needs;
-use super::{carried, json};
+use super::{IgnoredKeys, carried};
 use crate::error::{Error, Result};
+use crate::note::Note;
 
 /// `method` of every imported model.
 const METHOD: &str = "imported";
@@ -106,6 +108,11 @@ pub(crate) trait Packed: Sync {
         super::convert::without_tokenizer(self.path(), files).into_iter().collect()
     }
 
+    /// What was accepted and is worth a line, if keys to ignore were left out of the configuration already.
+    fn notes(&self) -> Option<Vec<Note>> {
+        None
+    }
+
     /// The files that weights and configuration come from.
     fn files(&self) -> Vec<PathBuf>;
 
@@ -116,29 +123,32 @@ pub(crate) trait Packed: Sync {
 }
 
 /// The packed model at `path`, a directory or a file, if it is one; each publisher's format recognises its own.
-pub(crate) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
-    for open in [gguf::open, mlc::open, linears::open] {
+pub(crate) fn open(path: &Path, ignored: &IgnoredKeys) -> Result<Option<Box<dyn Packed>>> {
+    for open in [gguf::open, mlc::open] {
         if let Some(source) = open(path)? {
             return Ok(Some(source));
         }
     }
-    Ok(None)
+    linears::open(path, ignored)
 }
 
 /// Whether the checkpoint in `directory`, of which only the weights may be missing, is one whose weights are packed.
 pub(super) fn is_packed(directory: &Path) -> Result<bool> {
     let config = directory.join("config.json");
     // Without one it is another publisher's format, or nothing at all.
-    Ok(!config.is_file()
-        || json::read_object(&config)?.get("quantization_config").is_some_and(|value| !value.is_null()))
+    Ok(!config.is_file() || linears::is_packed(directory)?)
 }
 
-/// The description of a model directory with the tensors of `source` as they are, or of floats that wait for a scheme; and the
-/// names of tensors of no use.
+/// The description of a model directory with the tensors of `source` as they are, or of floats that wait for a scheme, and with
+/// `config`; and the names of tensors of no use.
 ///
 /// # Errors
 /// The source is no complete model of a supported family.
-pub(super) fn describe(source: &dyn Packed, needs: &Needs) -> Result<(ModelJson, Vec<String>)> {
+pub(super) fn describe(
+    source: &dyn Packed,
+    config: Map<String, Value>,
+    needs: &Needs,
+) -> Result<(ModelJson, Vec<String>)> {
     let ignored = compare(source, &needs.tensors, &needs.ignored)?;
     let offers = source.offers();
     let packed = needs.tensors.keys().any(|name| matches!(offers[name].format, Format::Grouped(_)));
@@ -147,7 +157,7 @@ pub(super) fn describe(source: &dyn Packed, needs: &Needs) -> Result<(ModelJson,
         (name.clone(), TensorInfo { role: *role, shape: shape.clone(), format })
     };
     let infos = needs.tensors.iter().map(info).collect();
-    let mut model = ModelJson::new(source.model_type().to_owned(), source.config().clone(), infos);
+    let mut model = ModelJson::new(source.model_type().to_owned(), config, infos);
     if packed {
         model.scheme = Some(source.scheme().to_owned());
         model.method = Some(METHOD.to_owned());

@@ -1,7 +1,7 @@
 //! `layer_types`: the list of each layer's kind of attention, where it only repeats the family's own rule.
 //!
-//! Configurations of transformers 4 told windows by a rule of the family and a few keys; those of 5 list every layer.
-//! A list that says what the rule says is dropped; any other is kept, for the family to take or to refuse.
+//! Configurations of transformers 4 told windows by a rule of the family and a few keys; those of 5 list every layer, and the
+//! list counts. One that says what the rule says is dropped; any other is kept, for the family to take or to refuse.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,8 @@ const SLIDING: &str = "sliding_attention";
 /// Layers of the largest model that a list is computed for.
 const MAX_LAYERS: u64 = 4096;
 
-/// Drops `layer_types` if the family's rule implies it, after telling Gemma 3's rule its `sliding_window_pattern`.
+/// Drops `layer_types` if the family's rule implies it; Gemma 3's with the `sliding_window_pattern` that the list has, whatever
+/// the key says.
 pub(super) fn imply(config: &mut Map<String, Value>) {
     let Some(Value::Array(types)) = config.get("layer_types") else {
         if config.get("layer_types") == Some(&Value::Null) {
@@ -21,7 +22,7 @@ pub(super) fn imply(config: &mut Map<String, Value>) {
     };
     let family = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let pattern = match types.iter().position(|kind| kind == FULL) {
-        Some(first) if family.starts_with("gemma3") && is_unset(config, "sliding_window_pattern") => Some(first + 1),
+        Some(first) if family.starts_with("gemma3") => Some(first + 1),
         _ => None,
     };
     let mut implied = config.clone();
@@ -86,7 +87,9 @@ mod tests {
         check("gemma2", json!({"sliding_window": 64}), "fsfs", false, None);
         check("gemma3_text", json!({"sliding_window": 64}), "ssfss", true, Some(3));
         check("gemma3_text", json!({"sliding_window": 64, "sliding_window_pattern": 3}), "ssfss", true, Some(3));
-        check("gemma3_text", json!({"sliding_window": 64, "sliding_window_pattern": 2}), "ssfss", false, Some(2));
+        check("gemma3_text", json!({"sliding_window": 64, "sliding_window_pattern": 2}), "ssfss", true, Some(3));
+        check("gemma3_text", json!({"sliding_window": 64, "sliding_window_pattern": 6}), "sfsf", true, Some(2));
+        check("gemma3_text", json!({"sliding_window": 64, "sliding_window_pattern": 6}), "ffss", false, Some(6));
         check("gemma3_text", json!({"sliding_window": 64}), "ssffs", false, None);
         check("gemma3_text", json!({"sliding_window": 64}), "sssss", true, None);
         check("gemma3_text", json!({"sliding_window": 64}), "sssssss", false, None);

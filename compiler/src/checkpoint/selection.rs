@@ -12,6 +12,7 @@ use super::safetensors::SafeTensors;
 use super::source::Outline;
 use crate::arch;
 use crate::error::{Error, Result};
+use crate::note::Note;
 use crate::transcribe::Given;
 
 /// What a family says about the tensors of its checkpoints, in transformers 4's names.
@@ -20,6 +21,8 @@ pub(crate) struct Needs {
     pub tensors: BTreeMap<String, (Vec<usize>, Role)>,
     /// Whether a tensor that may be there is of no use.
     pub ignored: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// What is worth a line about the configuration.
+    pub notes: Vec<Note>,
 }
 
 impl Needs {
@@ -31,7 +34,9 @@ impl Needs {
     ) -> Result<Self, arch::Error> {
         let family = arch::parse(model_type, config, preprocessor)?;
         let tensors = family.tensors().into_iter().map(|spec| (spec.name, (spec.shape, spec.role))).collect();
-        Ok(Needs { tensors, ignored: Box::new(move |name| family.ignored(name)) })
+        let unknown = family.unknown_keys().to_vec();
+        let notes = if unknown.is_empty() { Vec::new() } else { vec![Note::UnknownKeys { keys: unknown }] };
+        Ok(Needs { tensors, ignored: Box::new(move |name| family.ignored(name)), notes })
     }
 }
 
@@ -70,14 +75,11 @@ impl<'n> Selection<'n> {
         self.ignored.extend_from_slice(ignored);
     }
 
-    /// Notes a tensor of which only the name is known.
+    /// Notes a tensor of which only the name is known; names in an index that are not needed say nothing.
     pub fn assume(&mut self, name: &str) {
         let name = names::canonical(name, self.multimodal).into_owned();
         if !self.needs.tensors.contains_key(&name) {
-            match (self.needs.ignored)(&name) {
-                true => self.ignored.push(name),
-                false => self.problems.extra.push((name, Vec::new())),
-            }
+            self.ignored.push(name);
         } else if let Some(twice) = self.found.replace(name) {
             self.problems.duplicate.push(twice);
         }

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 
 use super::model_dir::{MODEL_JSON, MODEL_SAFETENSORS};
 use super::safetensors::{SafeTensors, TensorView};
-use super::{config, json};
+use super::{IgnoredKeys, config, head, json, names, processor};
 use crate::error::{Error, Result};
+use crate::note::Note;
 
 /// Name of the list of a sharded checkpoint's tensors.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -19,14 +20,16 @@ pub struct Outline {
     path: PathBuf,
     config: Map<String, Value>,
     model_type: String,
+    preprocessor: Option<Value>,
+    notes: Vec<Note>,
 }
 
 impl Outline {
-    /// Opens the directory and normalises the configuration.
+    /// Opens the directory and normalises the configuration, without the keys that are ignored.
     ///
     /// # Errors
     /// It is no checkpoint, or has a damaged configuration.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, ignored: &IgnoredKeys) -> Result<Self> {
         let not_checkpoint = |reason: &str| Error::NotCheckpoint { path: path.to_owned(), reason: reason.to_owned() };
         if !path.is_dir() {
             let reason = match path.exists() {
@@ -42,12 +45,21 @@ impl Outline {
         if !config_path.is_file() {
             return Err(not_checkpoint("it has no config.json; name the directory of a Hugging Face checkpoint"));
         }
-        let config = config::normalize(json::read_object(&config_path)?)?;
+        let mut raw = json::read_object(&config_path)?;
+        let mut removed = ignored.remove_from(&mut raw);
+        let mut config = config::normalize(raw)?;
+        removed.extend(ignored.remove_from(&mut config));
+        let mut preprocessor = processor::read(path)?;
+        if let Some(Value::Object(processor)) = &mut preprocessor {
+            removed.extend(ignored.remove_from(processor));
+        }
+        let mut notes = ignored.notes(&removed);
+        notes.extend(config::other_architecture(&config));
         let model_type = match config.get("model_type") {
             Some(Value::String(model_type)) => model_type.clone(),
             _ => return Err(Error::json(&config_path, "has no `model_type`, which names the family of the model")),
         };
-        Ok(Outline { path: path.to_owned(), config, model_type })
+        Ok(Outline { path: path.to_owned(), config, model_type, preprocessor, notes })
     }
 
     /// Where the directory is.
@@ -70,10 +82,20 @@ impl Outline {
         self.config.contains_key("text_config")
     }
 
-    /// What `preprocessor_config.json` says, if there is one.
-    pub fn preprocessor(&self) -> Result<Option<Value>> {
-        let path = self.path.join("preprocessor_config.json");
-        if path.is_file() { json::read(&path, json::MAX_BYTES).map(Some) } else { Ok(None) }
+    /// What the image processor's configuration says, if there is one.
+    pub fn preprocessor(&self) -> Option<&Value> {
+        self.preprocessor.as_ref()
+    }
+
+    /// What is worth a line.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Says that the checkpoint's own head counts.
+    pub(super) fn untie(&mut self, note: Note) {
+        head::untie(&mut self.config);
+        self.notes.push(note);
     }
 }
 
@@ -90,7 +112,32 @@ impl Source {
     /// # Errors
     /// It is no checkpoint, an incomplete or a damaged one.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Source { outline: Outline::open(path)?, shards: open_shards(path)? })
+        Self::open_ignoring(path, &IgnoredKeys::default())
+    }
+
+    /// The same without the keys that are ignored. A head of the checkpoint's own counts, whatever the configuration says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_ignoring(path: &Path, ignored: &IgnoredKeys) -> Result<Self> {
+        let mut outline = Outline::open(path, ignored)?;
+        let (shards, listed) = open_shards(path)?;
+        if let Ok(needs) = outline.needs() {
+            if let Some(note) = head::own_head(&needs, outline.is_multimodal(), &shards) {
+                outline.untie(note);
+            }
+            let found: BTreeSet<&str> = shards.iter().flat_map(SafeTensors::names).collect();
+            let is_spare = |name: &String| {
+                let name = names::canonical(name, outline.is_multimodal());
+                !needs.tensors.contains_key(name.as_ref())
+            };
+            let names: Vec<String> =
+                listed.into_iter().filter(|name| !found.contains(name.as_str()) && is_spare(name)).collect();
+            if !names.is_empty() {
+                outline.notes.push(Note::SpareNames { names });
+            }
+        }
+        Ok(Source { outline, shards })
     }
 
     /// Everything but the weights.
@@ -114,10 +161,12 @@ impl Source {
     }
 }
 
-fn open_shards(directory: &Path) -> Result<Vec<SafeTensors>> {
+/// The files of tensors, and the names that the index lists, where there is one. What it lists counts only for finding the files:
+/// published indices name tied heads and other tensors that no shard holds, and leave out some that one does.
+fn open_shards(directory: &Path) -> Result<(Vec<SafeTensors>, Vec<String>)> {
     let single = directory.join(MODEL_SAFETENSORS);
     if single.is_file() {
-        return Ok(vec![SafeTensors::open(&single)?]);
+        return Ok((vec![SafeTensors::open(&single)?], Vec::new()));
     }
     let index = directory.join(INDEX);
     if !index.is_file() {
@@ -129,26 +178,7 @@ fn open_shards(directory: &Path) -> Result<Vec<SafeTensors>> {
         return Err(Error::MissingShards { path: index, missing, total: tensors.len() });
     }
     let shards: Result<Vec<_>> = tensors.keys().map(|file| SafeTensors::open(&directory.join(file))).collect();
-    let shards = shards?;
-    let listed = tensors.iter().map(|(file, listed)| (file.as_str(), listed.as_slice()));
-    check_index(&index, listed.zip(&shards).map(|((file, listed), shard)| (file, listed, shard)))?;
-    Ok(shards)
-}
-
-/// Compares the names that the index at `path` lists for some files with those in the files.
-pub(super) fn check_index<'a>(
-    path: &Path,
-    files: impl IntoIterator<Item = (&'a str, &'a [String], &'a SafeTensors)>,
-) -> Result<()> {
-    let mut problems = Vec::new();
-    for (file, listed, shard) in files {
-        let found: BTreeSet<&str> = shard.names().collect();
-        let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
-        problems.extend(listed.difference(&found).map(|name| format!("{file} lacks `{name}`")));
-        problems
-            .extend(found.difference(&listed).map(|name| format!("{file} holds `{name}`, which is not listed in it")));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Error::ShardIndex { path: path.to_owned(), problems }) }
+    Ok((shards?, tensors.into_values().flatten().collect()))
 }
 
 /// The names of the tensors in each file.
@@ -192,3 +222,6 @@ fn without_weights(directory: &Path) -> Result<String> {
         format!("{reason}; download the weights")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
 //! What a model is compiled from: its description, wherever its tensors are or will be.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dwindle_quant::Method;
 use dwindle_schemes::{Format, Scheme};
 use serde_json::Value;
 
-use crate::checkpoint::{self, Conversion, ModelDir, ModelJson};
+use crate::checkpoint::{self, Companions, Conversion, ModelDir, ModelJson};
 use crate::error::{Error, Result};
 
 /// A model's description and where its carried files are. Planning needs no more; packing needs tensors, too.
@@ -17,6 +18,8 @@ pub struct Blueprint {
     /// Family, configuration, tensors and how each is stored.
     pub model: ModelJson,
     path: PathBuf,
+    /// Contents of carried files that are not there yet, by name.
+    made: BTreeMap<String, String>,
 }
 
 impl Blueprint {
@@ -29,12 +32,17 @@ impl Blueprint {
         if directory.model.kv.is_none() {
             return Err(Error::NotQuantized { path: path.to_owned() });
         }
-        Ok(Blueprint { name: model_name(directory)?, model: directory.model.clone(), path: path.to_owned() })
+        Ok(Blueprint {
+            name: model_name(directory)?,
+            model: directory.model.clone(),
+            path: path.to_owned(),
+            made: BTreeMap::new(),
+        })
     }
 
     /// That of a description whose carried files are in `path`.
     pub fn new(name: &str, model: ModelJson, path: &Path) -> Self {
-        Blueprint { name: name.to_owned(), model, path: path.to_owned() }
+        Blueprint { name: name.to_owned(), model, path: path.to_owned(), made: BTreeMap::new() }
     }
 
     /// That of an unquantized description whose carried files are in `path`, as it will be when quantized as `scheme` by
@@ -53,8 +61,10 @@ impl Blueprint {
     /// `method`.
     pub fn of_checkpoint(name: &str, path: &Path, conversion: &Conversion, scheme: &Scheme, method: Method) -> Self {
         let mut model = conversion.model().clone();
-        model.files = checkpoint::carried::present(path);
-        Blueprint::quantized(name, model, path, scheme, method)
+        let companions = conversion.companions();
+        model.files = companions.map_or_else(|| checkpoint::carried::present(path), Companions::files);
+        let made = companions.map(Companions::made).cloned().unwrap_or_default();
+        Blueprint { made, ..Blueprint::quantized(name, model, path, scheme, method) }
     }
 
     /// Where its carried files are.
@@ -77,7 +87,24 @@ impl Blueprint {
     /// # Errors
     /// It cannot be read or is no JSON.
     pub fn json(&self, name: &str) -> Result<Option<Value>> {
-        self.file(name).map(|path| checkpoint::read_json(&path)).transpose()
+        match self.made.get(name) {
+            Some(text) => {
+                checkpoint::parse_json(text.as_bytes()).map(Some).map_err(|e| Error::json(&self.path.join(name), e))
+            }
+            None => self.file(name).map(|path| checkpoint::read_json(&path)).transpose(),
+        }
+    }
+
+    /// Bytes of a carried file; `None` if the model does not have it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn file_bytes(&self, name: &str) -> Result<Option<u64>> {
+        if let Some(text) = self.made.get(name) {
+            return Ok(Some(text.len() as u64));
+        }
+        let length = |path: PathBuf| Ok(std::fs::metadata(&path).map_err(Error::io("read", &path))?.len());
+        self.file(name).map(length).transpose()
     }
 
     /// Bytes of its tensors as they are stored, without gaps.

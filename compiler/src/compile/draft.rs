@@ -120,8 +120,8 @@ impl Draft {
         let mut entries = 1;
         for prepared in &self.models {
             for name in ["tokenizer.json", "chat_template.jinja"] {
-                if let Some(path) = prepared.blueprint.file(name) {
-                    bytes_out += std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+                if let Some(bytes) = prepared.blueprint.file_bytes(name)? {
+                    bytes_out += bytes;
                     entries += 1;
                 }
             }

@@ -3,7 +3,7 @@
 use dwindle_bundle::{Estimates, ImageInput, ModelEstimates, Tiling};
 
 use super::Prepared;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::target::TargetName;
 
 /// The program, its libraries and stacks without a model: measured on Linux as the resident memory of `run` before it loads.
@@ -29,10 +29,7 @@ const PICTURE_PIXELS: u64 = 12_000_000;
 pub fn estimates(models: &[Prepared], target: TargetName) -> Result<Estimates> {
     let on_gpu = target != TargetName::Cpu;
     let of_model = |model: &Prepared| {
-        let tokenizer = match model.blueprint.file("tokenizer.json") {
-            None => 0,
-            Some(path) => std::fs::metadata(&path).map_err(Error::io("read", &path))?.len(),
-        };
+        let tokenizer = model.blueprint.file_bytes("tokenizer.json")?.unwrap_or(0);
         Ok(ModelEstimates {
             tokenizer: tokenizer.saturating_mul(TOKENIZER_FACTOR),
             picture: model.family.image().map_or(0, picture_bytes),

@@ -154,6 +154,9 @@ fn template_text(value: &Value) -> Option<String> {
             let chosen = named.iter().find(is_default).or(named.first())?;
             chosen.get("template").and_then(Value::as_str).map(str::to_owned)
         }
+        Value::Object(named) => {
+            named.get("default").or(named.values().next()).and_then(Value::as_str).map(str::to_owned)
+        }
         _ => None,
     }
 }
@@ -211,7 +214,10 @@ mod tests {
     #[test]
     fn templates_are_texts_or_named() {
         let named = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
-        for (value, expected) in [(json!("x"), Some("x")), (named, Some("d")), (json!([]), None), (json!(null), None)] {
+        let map = json!({"tool_use": "t", "default": "d"});
+        for (value, expected) in
+            [(json!("x"), Some("x")), (named, Some("d")), (map, Some("d")), (json!([]), None), (json!(null), None)]
+        {
             assert_eq!(template_text(&value).as_deref(), expected);
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{Random, distribution};
 use crate::checkpoint::import::{Offer, Packed, Rows};
-use crate::checkpoint::{CarriedFile, Conversion, ModelDir, matrix};
+use crate::checkpoint::{CarriedFile, Conversion, IgnoredKeys, ModelDir, matrix};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -54,7 +54,8 @@ pub fn synthesize_packed(
         roles: specs.into_iter().map(|spec| (spec.name, spec.role)).collect(),
         seed,
     };
-    let conversion = Conversion::of_packed(Box::new(source), Some((scheme.clone(), Method::Rtn)))?;
+    let conversion =
+        Conversion::of_packed(Box::new(source), &IgnoredKeys::default(), Some((scheme.clone(), Method::Rtn)))?;
     Ok(conversion.run(out, progress)?.0)
 }
 

@@ -65,6 +65,23 @@ impl Shape {
     pub fn window(keys: &mut Keys<'_>, default: usize) -> usize {
         keys.maybe_size("sliding_window", MAX_POSITIONS).unwrap_or(default)
     }
+
+    /// Which layers have a window: what `layer_types` lists, or `rule` where there is no list.
+    pub fn sliding_layers(keys: &mut Keys<'_>, n_layers: usize, rule: impl Fn(usize) -> bool) -> Vec<bool> {
+        const KEY: &str = "layer_types";
+        let Some(value) = keys.get(KEY) else { return (0..n_layers).map(rule).collect() };
+        let is_sliding = |kind: &Value| match kind.as_str() {
+            Some("full_attention") => Some(false),
+            Some("sliding_attention") => Some(true),
+            _ => None,
+        };
+        let layers = value.as_array().and_then(|list| list.iter().map(is_sliding).collect::<Option<Vec<_>>>());
+        let layers = layers.filter(|layers| layers.len() == n_layers);
+        if layers.is_none() {
+            keys.refuse(KEY, format!("full_attention or sliding_attention for each of {n_layers} layers"));
+        }
+        layers.unwrap_or_default()
+    }
 }
 
 impl Decoder {
@@ -98,6 +115,12 @@ impl Decoder {
 pub fn plain(keys: &mut Keys<'_>) {
     keys.only("attention_bias", &Value::Bool(false));
     keys.only("mlp_bias", &Value::Bool(false));
-    keys.only("pretraining_tp", &Value::from(1));
     keys.only("use_bidirectional_attention", &Value::Bool(false));
+    if keys.get("partial_rotary_factor").is_some_and(|factor| factor.as_f64() != Some(1.0)) {
+        keys.refuse("partial_rotary_factor", "1: heads are rotated whole");
+    }
+    // The first layer with a window, where windows are used at all; of Qwen, whose configurations others were made from.
+    if !keys.flag("use_sliding_window", false) {
+        keys.harmless(&["max_window_layers"]);
+    }
 }

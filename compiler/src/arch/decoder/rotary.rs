@@ -8,6 +8,8 @@
 
 use std::f32::consts::PI;
 
+use serde_json::Value;
+
 use super::super::keys::Keys;
 use crate::graph::Rope;
 
@@ -49,6 +51,7 @@ pub enum Scaling {
 /// `rope_type`s that are understood.
 #[derive(Clone, Copy)]
 enum Kind {
+    Default,
     Linear,
     Llama3,
 }
@@ -57,7 +60,10 @@ impl Rotary {
     /// Reads `rope_theta` and `rope_scaling`; `theta` is the family's default.
     pub fn read(keys: &mut Keys<'_>, theta: f64) -> Rotary {
         let theta = keys.float("rope_theta", theta);
-        Rotary { theta, scaling: keys.nested("rope_scaling", Scaling::read).unwrap_or(Scaling::Unscaled) }
+        // The positions of the first training, where the scaling does not say (transformers' `standardize_rope_params`).
+        let positions = keys.get("max_position_embeddings").and_then(Value::as_u64);
+        let scaling = keys.nested("rope_scaling", |keys| Scaling::read(keys, positions));
+        Rotary { theta, scaling: scaling.unwrap_or(Scaling::Unscaled) }
     }
 
     /// Frequencies of this base as they are.
@@ -76,32 +82,38 @@ impl Rotary {
 }
 
 impl Scaling {
-    fn read(keys: &mut Keys<'_>) -> Scaling {
-        if keys.get("rope_type").is_none() {
-            keys.missing("rope_type");
-            return Scaling::Unscaled;
-        }
-        let table = [("linear", Kind::Linear), ("llama3", Kind::Llama3)];
+    fn read(keys: &mut Keys<'_>, positions: Option<u64>) -> Scaling {
+        let table = [("default", Kind::Default), ("linear", Kind::Linear), ("llama3", Kind::Llama3)];
         let before = keys.is_fine();
-        let kind = keys.choice("rope_type", Kind::Linear, &table);
+        let kind = keys.choice("rope_type", Kind::Default, &table);
         if before && !keys.is_fine() {
             // The parameters of an unknown scaling are no mistakes of their own.
             keys.harmless_all();
             return Scaling::Unscaled;
         }
-        let factor = keys.required_float("factor") as f32;
-        match kind {
-            Kind::Linear => Scaling::Linear { factor },
+        let factor = |keys: &mut Keys<'_>| keys.required_float("factor") as f32;
+        let scaling = match kind {
+            Kind::Default => Scaling::Unscaled,
+            Kind::Linear => Scaling::Linear { factor: factor(keys) },
             Kind::Llama3 => {
+                let factor = factor(keys);
                 let low_freq_factor = keys.required_float("low_freq_factor") as f32;
                 let high_freq_factor = keys.required_float("high_freq_factor") as f32;
                 if keys.is_fine() && high_freq_factor <= low_freq_factor {
                     keys.refuse("high_freq_factor", format!("more than low_freq_factor, {low_freq_factor}"));
                 }
-                let positions = keys.size("original_max_position_embeddings", MAX_POSITIONS) as f32;
+                let told = keys.maybe_size("original_max_position_embeddings", MAX_POSITIONS);
+                let positions = told.or(positions.and_then(|positions| usize::try_from(positions).ok()));
+                if positions.is_none() {
+                    keys.missing("original_max_position_embeddings");
+                }
+                let positions = positions.unwrap_or(1) as f32;
                 Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, positions }
             }
-        }
+        };
+        // What other scalings would read has no effect on this one.
+        keys.note_rest();
+        scaling
     }
 
     fn apply(self, frequency: f32) -> f32 {

@@ -69,7 +69,7 @@ fn unsupported_values() {
         ],
         expect![[r#"
             qwen2: unsupported configuration:
-              - `rope_scaling.rope_type` is "yarn": expected linear, llama3
+              - `rope_scaling.rope_type` is "yarn": expected default, linear, llama3
               - `hidden_act` is "relu": expected gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, silu, swish
               - `logit_scale` is 0.5: expected no such key, since its meaning is not implemented
             Use a checkpoint without it, or add support in compiler/src/arch"#]],
@@ -86,9 +86,9 @@ fn unsupported_values() {
         "gemma2",
         &[("layer_types", Some(json!(["full_attention"])))],
         expect![[r#"
-        gemma2: unsupported configuration:
-          - `layer_types` is ["full_attention"]: expected no such key, since its meaning is not implemented
-        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+            gemma2: unsupported configuration:
+              - `layer_types` is ["full_attention"]: expected full_attention or sliding_attention for each of 4 layers
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
     );
     check(
         "gemma2",
@@ -102,9 +102,9 @@ fn unsupported_values() {
         "qwen2",
         &[("quantization_config", Some(json!({"quant_method": "gptq"})))],
         expect![[r#"
-        qwen2: unsupported configuration:
-          - `quantization_config` is {"quant_method":"gptq"}: expected no such key, since its meaning is not implemented
-        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+            qwen2: unsupported configuration:
+              - `quantization_config` is {"quant_method":"gptq"}: expected no such key: its weights are packed; convert the checkpoint it was made from
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
     );
     check(
         "llava_onevision",
@@ -165,21 +165,30 @@ fn rotations() {
         "llama",
         &scaling(json!({"rope_type": "llama3", "factor": 8.0})),
         expect![
-            "llama: the configuration lacks rope_scaling.low_freq_factor, rope_scaling.high_freq_factor, rope_scaling.original_max_position_embeddings; complete it, or download it again"
+            "llama: the configuration lacks rope_scaling.low_freq_factor, rope_scaling.high_freq_factor; complete it, or download it again"
         ],
     );
     check(
         "llama",
-        &scaling(json!({"factor": 8.0})),
-        expect!["llama: the configuration lacks rope_scaling.rope_type; complete it, or download it again"],
+        &scaling(json!({"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": "NaN"})),
+        expect!["llama: the configuration lacks rope_scaling.factor; complete it, or download it again"],
+    );
+    // Without a type there is no scaling, and what others would read has no effect on the one there is.
+    check("llama", &scaling(json!({"factor": 8.0})), expect!["fine"]);
+    check(
+        "llama",
+        &scaling(json!({"rope_type": "default", "original_max_position_embeddings": 4096})),
+        expect!["fine"],
     );
     check(
         "llama",
-        &scaling(json!({"rope_type": "linear", "factor": 4.0, "beta_fast": 32})),
-        expect![[r#"
-        llama: unsupported configuration:
-          - `rope_scaling.beta_fast` is 32: expected no such key, since its meaning is not implemented
-        Use a checkpoint without it, or add support in compiler/src/arch"#]],
+        &scaling(json!({"rope_type": "linear", "factor": 4.0, "beta_fast": 32, "mscale": 1.0})),
+        expect!["fine"],
+    );
+    check(
+        "llama",
+        &scaling(json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0})),
+        expect!["fine"],
     );
     check(
         "llama",
@@ -199,7 +208,7 @@ fn rotations() {
         &scaling(json!({"rope_type": "longrope", "short_factor": factors, "long_factor": factors})),
         expect![[r#"
             phi3: unsupported configuration:
-              - `rope_scaling.rope_type` is "longrope": expected linear, llama3
+              - `rope_scaling.rope_type` is "longrope": expected default, linear, llama3
             Use a checkpoint without it, or add support in compiler/src/arch"#]],
     );
     check(
@@ -221,8 +230,72 @@ fn rotations() {
     );
 }
 
+/// Keys that people's files have and that change nothing, or turn nothing on.
+#[test]
+fn harmless_keys() {
+    for (key, value) in [
+        ("pretraining_tp", json!(2)),
+        ("unk_token_id", json!(0)),
+        ("unsloth_fixed", json!(true)),
+        ("initializer_range", json!("NaN")),
+        ("attn_logit_softcapping", Value::Null),
+        ("sliding_window", Value::Null),
+        ("max_window_layers", json!(28)),
+        ("use_sliding_window", json!(false)),
+        ("partial_rotary_factor", json!(1.0)),
+        ("num_experts", json!(0)),
+        ("quantization_config", json!({})),
+        ("attn_implementation", json!("flash_attention_2")),
+        ("is_causal", json!(true)),
+    ] {
+        check("llama", &[(key, Some(value))], expect!["fine"]);
+    }
+}
+
+/// A list of layers counts where it is none of the family's own rule.
+#[test]
+fn layer_types() {
+    let list = |kinds: &str| {
+        let kind = |c: char| if c == 's' { "sliding_attention" } else { "full_attention" };
+        [("layer_types", Some(json!(kinds.chars().map(kind).collect::<Vec<_>>())))]
+    };
+    let windows = |name: &str, kinds: &str| {
+        let mut config = config(name, "config.json");
+        config.insert("layer_types".to_owned(), list(kinds)[0].1.clone().unwrap());
+        let family = family(name, &config).unwrap();
+        let options = super::super::GraphOptions { context: 64, taps: false };
+        let graph = family.graph(super::super::Function::Decode, &|_| "f32".parse().unwrap(), &options);
+        graph.to_string().matches("window").count()
+    };
+    for name in ["gemma2", "gemma3_text"] {
+        let layers = config(name, "config.json")["num_hidden_layers"].as_u64().unwrap() as usize;
+        for kinds in ["f".repeat(layers), "s".repeat(layers), format!("f{}", "s".repeat(layers - 1))] {
+            assert_eq!(windows(name, &kinds), kinds.matches('s').count(), "{name} {kinds}");
+        }
+    }
+    check("qwen2", &list("sss"), expect!["fine"]);
+    check(
+        "qwen3",
+        &[("layer_types", Some(json!(["full_attention", "chunked_attention", "full_attention"])))],
+        expect![[r#"
+            qwen3: unsupported configuration:
+              - `layer_types` is ["full_attention","chunked_attention","full_attention"]: expected full_attention or sliding_attention for each of 3 layers
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
+}
+
 #[test]
 fn layers_of_a_tower() {
+    check("llava_1_5", &[("vision_feature_layer", Some(json!([-2])))], expect!["fine"]);
+    check("llava_onevision", &[("vision_feature_layer", Some(json!([-1])))], expect!["fine"]);
+    check(
+        "llava_1_5",
+        &[("vision_feature_layer", Some(json!([])))],
+        expect![[r#"
+            llava: unsupported configuration:
+              - `vision_feature_layer` is []: expected the number of one of 3 layers
+            Use a checkpoint without it, or add support in compiler/src/arch"#]],
+    );
     check(
         "llava_1_5",
         &[("vision_feature_layer", Some(json!([-2, -5])))],
@@ -287,7 +360,7 @@ fn layers_of_a_tower() {
     let error = parse("llava", &config("llava_1_5", "config.json"), Some(&processor)).map(|_| ()).unwrap_err();
     expect![[r#"
         llava: unsupported configuration:
-          - `preprocessor_config.json: image_processor_type` is "LlavaImageProcessor": expected CLIPImageProcessor, CLIPImageProcessorFast, CLIPFeatureExtractor
+          - `preprocessor_config.json: image_processor_type` is "LlavaImageProcessor": expected CLIPImageProcessor, CLIPImageProcessorFast, CLIPImageProcessorPil, CLIPFeatureExtractor
           - `preprocessor_config.json: do_pad` is true: expected false
           - `preprocessor_config.json: size` is {"shortest_edge":20}: expected a shortest_edge of 28, the tower's image_size, or more
         Use a checkpoint without it, or add support in compiler/src/arch"#]].assert_eq(&error.to_string());

@@ -33,6 +33,7 @@ use self::metadata::Metadata;
 use self::parts::Part;
 use self::sidecar::Sidecar;
 use self::tensor_type::{Encoding, Packing};
+pub use self::tokenizer::QWEN_2;
 use self::tokenizer::Vocabulary;
 use super::super::model_dir::{CarriedFile, matrix};
 use super::{Offer, Packed, Rows};

@@ -17,8 +17,9 @@ use serde_json::{Map, Value};
 use super::{Offer, Packed, Rows, awq, gptq};
 use crate::checkpoint::model_dir::{CarriedFile, MODEL_JSON, matrix};
 use crate::checkpoint::safetensors::{Element, TensorView};
-use crate::checkpoint::{Source, carried, json, names};
+use crate::checkpoint::{Companions, IgnoredKeys, Source, json, names};
 use crate::error::{Error, Result};
+use crate::note::Note;
 
 /// Key of `config.json` that tells how layers are packed.
 const KEY: &str = "quantization_config";
@@ -77,6 +78,7 @@ type Place = (usize, String);
 #[derive(Debug)]
 pub(super) struct Linears {
     source: Source,
+    companions: Companions,
     config: Map<String, Value>,
     settings: Settings,
     offers: BTreeMap<String, Offer>,
@@ -88,37 +90,59 @@ pub(super) struct Linears {
 ///
 /// # Errors
 /// It is quantized in a way that is not imported, or damaged.
-pub(super) fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
+pub(super) fn open(path: &Path, ignored: &IgnoredKeys) -> Result<Option<Box<dyn Packed>>> {
     if path.join(MODEL_JSON).is_file() || !path.join("config.json").is_file() {
         return Ok(None);
     }
-    let Some(quantization) = settings_of(path)? else { return Ok(None) };
-    let settings = match quantization.get("quant_method").and_then(Value::as_str) {
+    let Some(quantization) = settings_of(path, ignored)? else { return Ok(None) };
+    let settings = match method(&quantization) {
         Some("awq") => awq::settings(&quantization)?,
         Some("gptq") => gptq::settings(&quantization)?,
-        _ => {
-            let method = quantization.get("quant_method").unwrap_or(&Value::Null);
+        other => {
+            let is = other
+                .map_or("absent".to_owned(), |method| format!("`{}`", method.chars().take(40).collect::<String>()));
             return Err(unsupported(
                 "quant_method",
                 format!(
-                    "is {method}; checkpoints of `awq` and `gptq` are imported, of other methods convert the unquantized one"
+                    "is {is}; packed weights of `awq` and `gptq` are read: convert the unquantized checkpoint that this one was made from"
                 ),
             ));
         }
     };
-    let source = Source::open(path)?;
+    let source = Source::open_ignoring(path, ignored)?;
     let mut config = source.outline().config().clone();
     config.remove(KEY);
-    let mut linears =
-        Linears { source, config, settings, offers: BTreeMap::new(), layers: BTreeMap::new(), plain: BTreeMap::new() };
+    let companions = Companions::of(source.outline())?;
+    let (offers, layers, plain) = Default::default();
+    let mut linears = Linears { source, companions, config, settings, offers, layers, plain };
     linears.find()?;
     Ok(Some(Box::new(linears)))
 }
 
+/// Whether the checkpoint at `path`, of which only the weights may be missing, says that it is quantized.
+///
+/// # Errors
+/// The configuration cannot be read.
+pub(super) fn is_packed(path: &Path) -> Result<bool> {
+    Ok(settings_of(path, &IgnoredKeys::default())?.is_some())
+}
+
+/// The method of a `quantization_config`; bitsandbytes' first ones do not name it.
+fn method(settings: &Map<String, Value>) -> Option<&str> {
+    let is_set = |key: &str| settings.get(key) == Some(&Value::Bool(true));
+    let bitsandbytes = || (is_set("load_in_4bit") || is_set("load_in_8bit")).then_some("bitsandbytes");
+    settings.get("quant_method").and_then(Value::as_str).or_else(bitsandbytes)
+}
+
 /// `quantization_config`, or the file that older tools wrote instead.
-fn settings_of(path: &Path) -> Result<Option<Map<String, Value>>> {
-    match json::read_object(&path.join("config.json"))?.remove(KEY) {
+fn settings_of(path: &Path, ignored: &IgnoredKeys) -> Result<Option<Map<String, Value>>> {
+    let mut config = json::read_object(&path.join("config.json"))?;
+    if !ignored.remove_from(&mut config).is_empty() && !config.contains_key(KEY) {
+        return Ok(None);
+    }
+    match config.remove(KEY) {
         None | Some(Value::Null) => {}
+        Some(Value::Object(settings)) if settings.is_empty() => {}
         Some(Value::Object(settings)) => return Ok(Some(settings)),
         Some(other) => return Err(Error::Config { key: KEY.to_owned(), reason: format!("is {other}, not an object") }),
     }
@@ -331,7 +355,7 @@ impl Packed for Linears {
     }
 
     fn preprocessor(&self) -> Result<Option<Value>> {
-        self.source.outline().preprocessor()
+        Ok(self.source.outline().preprocessor().cloned())
     }
 
     fn scheme(&self) -> &str {
@@ -394,7 +418,15 @@ impl Packed for Linears {
     }
 
     fn carry(&self, to: &Path) -> Result<Vec<CarriedFile>> {
-        carried::copy(self.source.path(), to)
+        self.companions.write(to)
+    }
+
+    fn carried_bytes(&self) -> u64 {
+        self.companions.total_bytes()
+    }
+
+    fn notes(&self) -> Option<Vec<Note>> {
+        Some([self.source.outline().notes(), self.companions.notes()].concat())
     }
 
     fn files(&self) -> Vec<PathBuf> {

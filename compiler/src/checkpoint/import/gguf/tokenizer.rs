@@ -14,6 +14,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+pub use self::byte_level::QWEN_2;
 use self::byte_level::Splitting;
 use super::super::super::carried;
 use super::super::super::model_dir::CarriedFile;

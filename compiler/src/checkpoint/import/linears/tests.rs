@@ -13,6 +13,10 @@ use crate::checkpoint::fixture::golden;
 use crate::checkpoint::{ModelDir, convert};
 use crate::progress::Silent;
 
+fn none() -> IgnoredKeys {
+    IgnoredKeys::default()
+}
+
 /// A stored matrix as f32.
 fn values(model: &ModelDir, name: &str) -> Vec<f32> {
     let info = &model.model.tensors[name];
@@ -92,7 +96,7 @@ fn any_rows_can_be_read() {
     for variant in &VARIANTS[..3] {
         let root = tempfile::tempdir().unwrap();
         fixture::both(&golden("llama"), variant, &root.path().join("packed"), &root.path().join("plain"));
-        let source = open(&root.path().join("packed")).unwrap().unwrap();
+        let source = open(&root.path().join("packed"), &none()).unwrap().unwrap();
         let name = "model.layers.1.mlp.up_proj.weight";
         let n = source.offers()[name].shape[0];
         let (mut whole, mut part) = (Rows::default(), Rows::default());
@@ -121,9 +125,12 @@ fn older_files_tell_the_same() {
         let root = tempfile::tempdir().unwrap();
         let (layers, _) = fixture::tensors(&golden("qwen2"), variant);
         fixture::write(&golden("qwen2"), root.path(), &layers, |_| {});
-        assert!(open(root.path()).unwrap().is_none());
+        assert!(open(root.path(), &none()).unwrap().is_none());
         std::fs::write(root.path().join(file), config.to_string()).unwrap();
-        assert_eq!(open(root.path()).unwrap().unwrap().offers()["model.layers.0.mlp.up_proj.weight"].shape, [128, 64]);
+        assert_eq!(
+            open(root.path(), &none()).unwrap().unwrap().offers()["model.layers.0.mlp.up_proj.weight"].shape,
+            [128, 64]
+        );
     }
 }
 
@@ -164,20 +171,28 @@ fn check_config(variant: usize, key: &str, value: Value, expected: Expect) {
 
 #[test]
 fn configurations_that_are_not_imported() {
-    for method in ["bitsandbytes", "fp8", "compressed-tensors"] {
+    for method in ["bitsandbytes", "fp8", "compressed-tensors", "mxfp4", "hqq", "quanto", "torchao"] {
         let broken = Broken::new(&VARIANTS[0]);
         fixture::write(&golden("qwen2"), &broken.path(), &broken.tensors, |config| {
             config[KEY] = json!({"quant_method": method});
         });
         let error = convert(&broken.path(), &broken.root.path().join("out"), &Silent).unwrap_err();
-        assert!(error.to_string().contains(&format!("is \"{method}\"; checkpoints of `awq` and `gptq`")), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("is `{method}`; packed weights of `awq` and `gptq`")), "{text}");
     }
+    // The first ones of bitsandbytes do not name themselves.
+    let broken = Broken::new(&VARIANTS[0]);
+    fixture::write(&golden("qwen2"), &broken.path(), &broken.tensors, |config| {
+        config[KEY] = json!({"load_in_4bit": true, "load_in_8bit": false});
+    });
+    let error = convert(&broken.path(), &broken.root.path().join("out"), &Silent).unwrap_err();
+    assert!(error.to_string().contains("is `bitsandbytes`"), "{error}");
     check_config(
         0,
         "quant_method",
         Value::Null,
         expect![
-            "config key `quantization_config.quant_method`: is null; checkpoints of `awq` and `gptq` are imported, of other methods convert the unquantized one"
+            "config key `quantization_config.quant_method`: is absent; packed weights of `awq` and `gptq` are read: convert the unquantized checkpoint that this one was made from"
         ],
     );
     check_config(0, "bits", json!(3), expect!["config key `quantization_config.bits`: is 3; 4 is imported"]);
