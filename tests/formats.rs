@@ -85,6 +85,7 @@ fn logits_follow_from_the_bits() {
 fn check_logits(name: &str, target: TargetName) {
     let expected = Expected::of(&golden(name));
     let (tokens, original) = (expected.tokens("input_ids"), expected.floats("logits"));
+    let mut noisy = Vec::new();
     for scheme in SCHEMES {
         let folder = tempfile::tempdir().unwrap();
         let model = packed(&golden(name), scheme, folder.path());
@@ -105,8 +106,11 @@ fn check_logits(name: &str, target: TargetName) {
 
         let of_logits = relative_noise(&found, &original);
         println!("{what}: noise {of_logits:.2e}, of weights {:.2e}", noise / weights);
-        // What is rounded besides weights has its own, small share.
-        let rounding = f64::from(quantized_tolerance(target)).powi(2) / 4.0;
-        assert!(of_logits <= GROWTH * noise / weights + rounding, "{what}: {of_logits}");
+        // What is rounded besides weights (activations, caches) has a share of its own.
+        let rounding = f64::from(quantized_tolerance(target)).powi(2);
+        if of_logits > GROWTH * noise / weights + rounding {
+            noisy.push(format!("{what}: {of_logits:.2e}"));
+        }
     }
+    assert!(noisy.is_empty(), "more noise than follows from the bits: {noisy:#?}");
 }
