@@ -35,7 +35,7 @@ fn check_spread(spread: &Value) {
 #[test]
 fn the_report_tells_speed_memory_and_bandwidth() {
     let dwindle = Dwindle::new();
-    for scheme in ["q4f16_1", "q3f16_1", "q0f16"] {
+    for scheme in ["q6f16_1", "q5f16_min", "q4f16_1", "q3f16_1", "q0f16"] {
         let report = report(&dwindle, &config("qwen2"), &["--target", "cpu", "--scheme", scheme, "--context", "64"]);
         assert_eq!(report["about"]["scheme"], scheme);
         let prefill = report["prefill"].as_array().unwrap();
@@ -114,7 +114,7 @@ fn what_cannot_be_measured_is_refused() {
         &[&cpu[..], &["--scheme", "q5"]].concat(),
         expect![[r#"
         exit code 3
-        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q4f16_asym, q3f16_1
+        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q6f16_1, q5f16_min, q5f16_1, q4f32_1, q4f16_min, q4f16_1, q4f16_asym, q3f16_1
     "#]],
     );
     check(

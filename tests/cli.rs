@@ -28,7 +28,7 @@ fn mistakes_in_arguments() {
         &["quantize", "nowhere", "--scheme", "q5", "-o", "x"],
         expect![[r#"
         exit code 3
-        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q4f32_1, q4f16_1, q4f16_asym, q3f16_1
+        error: there is no scheme `q5`; there are q0f32, q0f16, q8f16_1, q6f16_1, q5f16_min, q5f16_1, q4f32_1, q4f16_min, q4f16_1, q4f16_asym, q3f16_1
     "#]],
     );
     check_failure(
@@ -133,7 +133,11 @@ fn the_list_of_schemes() {
         q0f32      32.000  f32        f32        f32   32-bit floats throughout; the reference
         q0f16      16.000  f16        f16        f16   16-bit floats throughout
         q8f16_1     8.500  q8g32f16   q8g32f16   f16   8-bit weights in groups of 32, f16 scales
+        q6f16_1     6.500  q6g32f16   q8g32f16   f16   6-bit weights in groups of 32, f16 scales
+        q5f16_min   6.000  q5g32f16m  q8g32f16   f16   5-bit weights in groups of 32, f16 scales and minimums
+        q5f16_1     5.500  q5g32f16   q8g32f16   f16   5-bit weights in groups of 32, f16 scales
         q4f32_1     5.000  q4g32f32   q8g32f32   f32   4-bit weights in groups of 32, f32 scales
+        q4f16_min   5.000  q4g32f16m  q8g32f16   f16   4-bit weights in groups of 32, f16 scales and minimums
         q4f16_1     4.500  q4g32f16   q8g32f16   f16   4-bit weights in groups of 32, f16 scales
         q4f16_asym  4.250  q4g128f16z q8g32f16   f16   4-bit weights in groups of 128, f16 scales and zeros
         q3f16_1     3.656  q3g40f16   q8g32f16   f16   3-bit weights in groups of 40, f16 scales

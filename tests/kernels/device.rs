@@ -218,9 +218,9 @@ pub fn stored(format: Format, n: usize, k: usize, numbers: &mut Numbers) -> Stor
             let mut zero = || f16::from_f32((numbers.next() % (4 << g.bits)) as f32 * 0.25);
             let scales: Vec<f16> = match g.zero {
                 Zero::Stored => positive.flat_map(|scale| [scale, zero()]).collect(),
-                // Minimums may be on either side of 0.
+                // Where a zero would be, so that values are on both sides of 0.
                 Zero::Minimum => {
-                    positive.flat_map(|scale| [scale, f16::from_f32(2.0 - 0.125 * zero().to_f32())]).collect()
+                    positive.flat_map(|scale| [scale, f16::from_f32(-scale.to_f32() * zero().to_f32())]).collect()
                 }
                 Zero::Centered | Zero::Fixed(_) => positive.collect(),
             };
