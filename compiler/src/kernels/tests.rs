@@ -1,5 +1,7 @@
 //! Every kernel × format × odd shape is valid WGSL, fits WebGPU's default limits, and translates.
 
+mod decoding;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -536,22 +538,4 @@ fn prelude_of_attention() {
         grid [LengthPer(64), Fixed(4), Fixed(1)]
     "#]],
     );
-}
-
-/// The functions that decode, of a kernel's prelude.
-#[track_caller]
-fn check_decoding(text: &str, rows: Dim, k: usize, from: &str, expected: expect_test::Expect) {
-    let spec = KernelSpec::MatMul(matmul(format(text), rows, 64, k));
-    let emitted: Emitted = emit(&spec, &Target::new(TargetName::Vulkan)).unwrap();
-    let from = emitted.wgsl.find(from).unwrap();
-    let end = emitted.wgsl[from..].find("\nfn output").unwrap();
-    expected.assert_eq(&emitted.wgsl[from..from + end]);
-}
-
-#[test]
-fn codes_in_two_places() {
-    let row = Dim::Fixed(1);
-    check_decoding("q5g32f16m", row, 64, "fn spread", expect![""]);
-    check_decoding("q6g32f16", row, 64, "fn spread", expect![""]);
-    check_decoding("q6g16f16z", Dim::Rows, 64, "fn spread", expect![""]);
 }
