@@ -249,7 +249,7 @@ fn byte_level_tokenizers() {
         ("gpt-2", "we're 123  x", "we|'re|Ġ123|Ġ|Ġx"),
         ("dbrx", "we're 12345 x", "we|'re|Ġ|123|45|Ġx"),
         ("deepseek-r1-qwen", "we're 123 x", "we|'re|Ġ|1|2|3|Ġx"),
-        ("tekken", "weRe, 12/n", "we|Re|,|Ġ|1|2|/|n"),
+        ("tekken", "weRe, 12/n", "we|Re|,|Ġ|1|2|/n"),
         ("gpt-4o", "weRe'll 1234 x", "we|Re'll|Ġ|123|4|Ġx"),
         ("seed-coder", "we 12", "we|Ġ|1|2"),
         ("deepseek-coder", "we, 12", "we|,|Ġ|1|2"),
