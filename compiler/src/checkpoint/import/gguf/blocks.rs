@@ -224,7 +224,7 @@ fn look_up(table: &[i8; 16], zero: u8, codes: &mut [u8]) {
 /// last four pairs lie above the first four.
 fn six_bits(bytes: &[u8], scales: &mut [f32], minimums: &mut [f32]) {
     let (d, e, six) = (half(bytes, 0), half(bytes, 2), &bytes[4..16]);
-    for group in 0..8 {
+    for (group, (scale, minimum)) in scales.iter_mut().zip(minimums).take(8).enumerate() {
         let (s, t) = match group {
             0..4 => (six[group] & 63, six[group + 4] & 63),
             _ => {
@@ -232,8 +232,8 @@ fn six_bits(bytes: &[u8], scales: &mut [f32], minimums: &mut [f32]) {
                 (six[group + 4] & 15 | upper(group - 4), six[group + 4] >> 4 | upper(group))
             }
         };
-        scales[group] = d * f32::from(s);
-        minimums[group] = -(e * f32::from(t));
+        *scale = d * f32::from(s);
+        *minimum = -(e * f32::from(t));
     }
 }
 

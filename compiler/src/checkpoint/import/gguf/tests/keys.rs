@@ -42,8 +42,10 @@ fn missing_and_wrong() {
     );
     check(
         "llama",
-        |gguf| gguf.set("llama.block_count", Meta::I32s(vec![3, 3])),
-        expect!["DIR/model.gguf: metadata key `llama.block_count` is not a whole number"],
+        |gguf| gguf.set("llama.block_count", Meta::I32s(vec![3, 2])),
+        expect![
+            "DIR/model.gguf: metadata key `llama.block_count` differs from layer to layer, which is not understood"
+        ],
     );
     check(
         "llama",
@@ -130,7 +132,9 @@ fn what_is_passed_over() {
     let (root, model) = import(&gguf);
     let (_, warnings) = model.unwrap();
     let text = warnings.join("\n").replace(&root.path().display().to_string(), "DIR");
-    expect![[""]].assert_eq(&text);
+    expect![[r#"
+        DIR/model.gguf: metadata keys that are not known are passed over: `llama.attention.temperature_length`, `llama.logit_scale`, `llama.nextn_predict_layers`, `llama.origin`, `llama.some_new_hint`
+        DIR/model.gguf: its metadata have no tokenizer; the model can be compiled, but not chat: put the Hugging Face checkpoint's tokenizer.json beside the file and convert again"#]].assert_eq(&text);
 }
 
 /// Numbers written otherwise than llama.cpp's converter does.
@@ -150,16 +154,16 @@ fn other_spellings_of_numbers() {
         assert_eq!(config[key], golden.config[key], "{key}");
     }
     assert_eq!(config["rope_theta"].as_f64(), golden.config["rope_theta"].as_f64());
-    check("llama", |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])), expect![[""]]);
+    check("llama", |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])), expect!["DIR/model.gguf: metadata key `llama.attention.head_count_kv` differs from layer to layer, which is not understood"]);
 }
 
 /// Files that are no language model.
 #[test]
 fn other_kinds_of_files() {
-    check("llama", |gguf| gguf.set("general.type", Meta::Text("adapter".to_owned())), expect![[""]]);
-    check("llama", |gguf| gguf.set("general.type", Meta::Text("mmproj".to_owned())), expect![[""]]);
-    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("clip".to_owned())), expect![[""]]);
-    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("rwkv6".to_owned())), expect![[""]]);
+    check("llama", |gguf| gguf.set("general.type", Meta::Text("adapter".to_owned())), expect!["DIR/model.gguf: a LoRA adapter, not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"]);
+    check("llama", |gguf| gguf.set("general.type", Meta::Text("mmproj".to_owned())), expect!["DIR/model.gguf: the picture encoder of a model (mmproj), not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"]);
+    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("clip".to_owned())), expect!["DIR/model.gguf: the picture encoder of a model (mmproj), not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"]);
+    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("rwkv6".to_owned())), expect!["DIR/model.gguf: architecture `rwkv6` is not supported; supported are gemma, gemma2, gemma3, llama, phi3, qwen2, qwen3"]);
 }
 
 #[test]

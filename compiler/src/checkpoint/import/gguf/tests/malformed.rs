@@ -346,26 +346,26 @@ fn models() {
         "llama",
         |gguf| gguf.set("split.count", Meta::U32(3)),
         expect![
-            "DIR/model.gguf: a part of a model; join all parts first: `llama-gguf-split --merge FIRST-PART OUTPUT.gguf`"
+            "DIR/model.gguf: one of 3 parts of a model, but its name does not end in `-00001-of-00003.gguf`, by which the others are found; rename the parts, or join them: `llama-gguf-split --merge FIRST-PART OUTPUT.gguf`"
         ],
     );
     check_import(
         "llama",
-        |gguf| with_type(gguf, "output.weight", 14),
+        |gguf| with_type(gguf, "output.weight", 21),
         expect![
-            "DIR/model.gguf: tensors of types that cannot be kept as they are: Q6_K (output.weight); llama-quantize stores the embedding and the head finer than the rest: make the file with `llama-quantize --pure F16.gguf OUT.gguf Q4_0`, or convert the Hugging Face checkpoint"
+            "DIR/model.gguf: tensors of types that are not read: IQ3_S (output.weight); F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, BF16, MXFP4 are: make such a file with `llama-quantize F16.gguf OUT.gguf Q4_K_M`, or convert the Hugging Face checkpoint"
         ],
     );
     check_import(
         "llama",
         |gguf| {
-            with_type(gguf, "output.weight", 14);
+            with_type(gguf, "output.weight", 21);
             for name in ["blk.0.attn_q.weight", "blk.1.attn_q.weight", "blk.2.attn_q.weight", "blk.0.ffn_up.weight"] {
-                with_type(gguf, name, 12);
+                with_type(gguf, name, 16);
             }
         },
         expect![
-            "DIR/model.gguf: tensors of types that cannot be kept as they are: Q4_K (blk.0.attn_q.weight, blk.0.ffn_up.weight, blk.1.attn_q.weight and 1 more), Q6_K (output.weight); Q4_0, Q8_0, F16, BF16 and F32 are: make such a file with `llama-quantize --pure F16.gguf OUT.gguf Q4_0`, or convert the Hugging Face checkpoint"
+            "DIR/model.gguf: tensors of types that are not read: IQ2_XXS (blk.0.attn_q.weight, blk.0.ffn_up.weight, blk.1.attn_q.weight and 1 more), IQ3_S (output.weight); F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, BF16, MXFP4 are: make such a file with `llama-quantize F16.gguf OUT.gguf Q4_K_M`, or convert the Hugging Face checkpoint"
         ],
     );
     check_import(
