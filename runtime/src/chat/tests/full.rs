@@ -48,7 +48,7 @@ fn a_message_that_is_too_long_is_refused_with_both_numbers() {
     check_error(
         try_ask(&mut chat, &"word ".repeat(40), &[], &script, 500, None),
         expect![
-            "this message takes 89 positions with the instructions and what the chat template puts around it, the context has 40; shorten it, or compile with a longer `--context`"
+            "this message takes 90 positions with the instructions and what the chat template puts around it, the context has 40; shorten it, or compile with a longer `--context`"
         ],
     );
     assert_eq!((&memory.borrow().rows, &messages(&chat)), (&rows, &said_before));
@@ -83,22 +83,19 @@ fn the_last_picture_is_kept() {
     assert_eq!((left[0].text.as_str(), left[0].pictures), ("What is it?", 1));
     assert_eq!(memory.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).count(), 78);
     // Where the rest takes too much, it goes with the question.
-    let long = "word ".repeat(140);
-    let answer = ask(&mut chat, &long, &script);
-    assert!(answer.forgotten > 0);
+    let tokens = chat.parts.tokenizer.encode("word ", false).unwrap().len();
+    let words = |positions: usize| "word ".repeat(positions / tokens);
+    let long = words(156);
+    assert!(ask(&mut chat, &long, &script).forgotten > 0);
     let left = messages(&chat);
     assert_eq!((left.len(), left[0].text.as_str(), left[0].pictures), (2, long.as_str(), 1));
     // Even that is too much.
-    let longer = "word ".repeat(220);
+    let longer = words(222);
     ask(&mut chat, &longer, &script);
     let left = messages(&chat);
     assert_eq!((left.len(), left[0].text.as_str(), left[0].pictures), (2, longer.as_str(), 0));
-    check_error(
-        try_ask(&mut chat, &longer, &pictures, &script, 99, None),
-        expect![
-            "this message takes 314 positions with the instructions and what the chat template puts around it, the context has 256; shorten it, or compile with a longer `--context`"
-        ],
-    );
+    let refused = try_ask(&mut chat, &longer, &pictures, &script, 99, None).unwrap_err();
+    assert!(matches!(refused, crate::Error::Chat(Error::TooLong { context: 256, tokens: 300.. })), "{refused}");
 }
 
 #[test]
@@ -137,17 +134,15 @@ fn with_opening(source: &str) -> (Chat<Toy>, Rc<RefCell<Memory>>) {
 /// As transformers' processors do it, which tokenizers of text models do not.
 #[test]
 fn prompts_of_models_that_see_begin_as_their_tokenizer_says() {
-    for (source, ids) in [
-        ("{% for m in messages %}USER: {{ m.content }} ASSISTANT:{% endfor %}", 1),
-        ("{{ bos_token }}{% for m in messages %}USER: {{ m.content }} ASSISTANT:{% endfor %}", 1),
-    ] {
-        let (mut chat, memory) = with_opening(source);
-        let end = vec![40, 1];
+    let turns = "{% for m in messages %}{{ 'USER: ' + m.content + ' ASSISTANT:' if m.role == 'user' else m.content }}{% endfor %}";
+    for source in [turns.to_owned(), format!("{{{{ bos_token }}}}{turns}")] {
+        let (mut chat, memory) = with_opening(&source);
+        let end = said(&chat, "Yes");
         for _ in 0..3 {
-            assert_eq!(ask(&mut chat, "Hi", &end).recomputed, 0);
+            assert_eq!(ask(&mut chat, "Hi", &end).recomputed, 0, "{source}");
         }
         let tokens: Vec<u32> = memory.borrow().tokens().into_iter().flatten().collect();
-        assert_eq!((tokens[0], tokens.iter().filter(|&&token| token == 2).count()), (2, ids));
+        assert_eq!((tokens[0], tokens.iter().filter(|&&token| token == 2).count()), (2, 1), "{source}");
     }
     let (mut chat, memory) =
         chat_of(parts_with("{% for m in messages %}USER: {{ m.content }} ASSISTANT:{% endfor %}"), 99);

@@ -236,7 +236,9 @@ fn check(style: &Style, kind: &str, tokenizer: &[u8], turns: &[(&str, &str)]) {
         let mut rest = read;
         for (text, tokens) in &answers {
             let start = from + prompt[from..].find(text.trim()).unwrap();
+            let trail = &text[text.trim_end().len()..];
             let end = start + text.trim().len();
+            let end = end + if prompt[end..].starts_with(trail) { trail.len() } else { 0 };
             let before = from + prompt[from..start].trim_end().len();
             let within = |until: usize| -> Vec<u32> {
                 let inside = whole.get_ids().iter().zip(whole.get_offsets());
