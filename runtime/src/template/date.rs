@@ -110,7 +110,8 @@ impl Date {
     fn write(&self, directive: char, fill: Fill, out: &mut TextBuilder) -> Result<bool> {
         let hour12 = (self.hour + 11) % 12 + 1;
         let (iso_year, iso_week) = self.iso_week();
-        let number = |value: i64, width: usize, blank: bool, out: &mut TextBuilder| fill.number(value, width, blank, out);
+        let number =
+            |value: i64, width: usize, blank: bool, out: &mut TextBuilder| fill.number(value, width, blank, out);
         match directive {
             'Y' => number(self.year, 1, false, out)?,
             'C' => number(self.year.div_euclid(100), 2, false, out)?,
@@ -138,12 +139,15 @@ impl Date {
             'b' | 'h' => fill.text(&MONTHS[self.month as usize - 1][..3], out)?,
             'A' => fill.text(DAYS[self.weekday as usize], out)?,
             'a' => fill.text(&DAYS[self.weekday as usize][..3], out)?,
-            'p' => fill.text(match (self.hour < 12, fill.flag) {
-                (true, Some('#')) => "am",
-                (false, Some('#')) => "pm",
-                (true, _) => "AM",
-                (false, _) => "PM",
-            }, out)?,
+            'p' => fill.text(
+                match (self.hour < 12, fill.flag) {
+                    (true, Some('#')) => "am",
+                    (false, Some('#')) => "pm",
+                    (true, _) => "AM",
+                    (false, _) => "PM",
+                },
+                out,
+            )?,
             'P' => fill.text(if self.hour < 12 { "am" } else { "pm" }, out)?,
             'D' | 'x' => self.write_all("%m/%d/%y", fill, out)?,
             'F' => self.write_all("%Y-%m-%d", fill, out)?,

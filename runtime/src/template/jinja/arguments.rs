@@ -59,7 +59,8 @@ pub(crate) fn text(value: Value, what: &str) -> Result<Text> {
 
 /// An integer.
 pub(crate) fn int(value: &Value, what: &str) -> Result<i64> {
-    let wrong = || Fault::Failed(format!("{what}(): '{}' object cannot be interpreted as an integer", value.type_name()));
+    let wrong =
+        || Fault::Failed(format!("{what}(): '{}' object cannot be interpreted as an integer", value.type_name()));
     value.as_int().ok_or_else(wrong)
 }
 

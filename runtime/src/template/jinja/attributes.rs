@@ -55,9 +55,7 @@ impl Renderer {
                 }
             }
             (None, Value::Str(name)) => self.missing(object, name),
-            (None, Value::Int(index)) => {
-                self.meter.undefined(&format!("{} has no element {index}", described(object)))
-            }
+            (None, Value::Int(index)) => self.meter.undefined(&format!("{} has no element {index}", described(object))),
             (None, _) => self.meter.undefined(&format!("{} has no such element", described(object))),
         }
     }
@@ -73,10 +71,9 @@ impl Renderer {
         match object {
             Value::Undefined(reason) => Fault::failed(&**reason),
             Value::Str(_) if methods::of_text(name) => method(),
-            Value::Dict(_) | Value::List(_) if methods::changes(object, name) => Fault::failed(format!(
-                "access to attribute '{name}' of '{}' object is unsafe.",
-                object.type_name()
-            )),
+            Value::Dict(_) | Value::List(_) if methods::changes(object, name) => {
+                Fault::failed(format!("access to attribute '{name}' of '{}' object is unsafe.", object.type_name()))
+            }
             Value::Dict(_) if methods::of_dict(name) => method(),
             Value::List(list) => match name_text {
                 "grouper" if list.kind == Kind::Group => Ok(list.items.first().cloned()),

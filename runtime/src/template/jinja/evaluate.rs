@@ -69,9 +69,9 @@ impl Renderer {
                 }
                 match otherwise {
                     Some(otherwise) => self.evaluate(otherwise),
-                    None => self.meter.undefined(
-                        "the inline if-expression evaluated to false and no else section was defined.",
-                    ),
+                    None => self
+                        .meter
+                        .undefined("the inline if-expression evaluated to false and no else section was defined."),
                 }
             }
             _ => self.evaluate_operation(expr),

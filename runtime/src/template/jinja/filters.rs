@@ -12,11 +12,56 @@ use super::value::{Kind, ListBuilder, Make, Text, TextBuilder, Value};
 
 /// All filters that are known.
 const NAMES: [&str; 50] = [
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape",
-    "filesizeformat", "first", "float", "forceescape", "format", "groupby", "indent", "int", "items", "join", "last", "length",
-    "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select",
-    "selectattr", "slice", "sort", "string", "sum", "title", "tojson", "trim", "truncate", "unique", "upper", "urlencode",
-    "wordcount", "pprint", "striptags",
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "filesizeformat",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+    "pprint",
+    "striptags",
 ];
 
 /// Whether there is a filter of this name.
@@ -61,8 +106,8 @@ impl Renderer {
                 self.number_filter(name, value, given)
             }
             "indent" if matches!(value, Value::Undefined(_)) => self.binary(Binary::Add, &value, &Value::None),
-            "upper" | "lower" | "capitalize" | "title" | "trim" | "replace" | "indent" | "truncate" | "center" | "format"
-            | "urlencode" | "wordcount" | "escape" | "e" | "forceescape" | "striptags" | "pprint" => {
+            "upper" | "lower" | "capitalize" | "title" | "trim" | "replace" | "indent" | "truncate" | "center"
+            | "format" | "urlencode" | "wordcount" | "escape" | "e" | "forceescape" | "striptags" | "pprint" => {
                 self.text_filter(name, value, given)
             }
             _ if is_known(name) => self.list_filter(name, value, given),

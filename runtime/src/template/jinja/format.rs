@@ -51,14 +51,19 @@ impl Spec {
         let number = |at: &mut usize| {
             let digits: String = all[*at..].iter().take_while(|c| c.is_ascii_digit()).collect();
             *at += digits.len();
-            if digits.is_empty() { Ok(None) } else { digits.parse::<u32>().map(|n| Some(n as usize)).map_err(|_| too_wide()) }
+            if digits.is_empty() {
+                Ok(None)
+            } else {
+                digits.parse::<u32>().map(|n| Some(n as usize)).map_err(|_| too_wide())
+            }
         };
         spec.width = number(&mut at)?.unwrap_or(0);
         spec.grouping = all.get(at).copied().filter(|c| *c == ',' || *c == '_');
         at += usize::from(spec.grouping.is_some());
         if all.get(at) == Some(&'.') {
             at += 1;
-            spec.precision = Some(number(&mut at)?.ok_or_else(|| Fault::Failed("Format specifier missing precision".to_owned()))?);
+            spec.precision =
+                Some(number(&mut at)?.ok_or_else(|| Fault::Failed("Format specifier missing precision".to_owned()))?);
         }
         spec.kind = all.get(at).copied();
         at += usize::from(spec.kind.is_some());
@@ -83,7 +88,7 @@ impl Renderer {
                 }
                 self.write_padded("", self.cut(text, spec.precision), spec, '<', out)
             }
-            Value::Int(_) | Value::Bool(_) if !matches!(value, Value::Bool(_)) || spec.kind.is_some() => {
+            Value::Int(_) | Value::Bool(_) => {
                 let number = value.as_int().unwrap_or(0);
                 match spec.kind {
                     Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%') => self.write_float(number as f64, spec, out),
@@ -94,8 +99,11 @@ impl Renderer {
             other => {
                 let mut text = TextBuilder::new(&self.meter)?;
                 self.write_str(other, &mut text)?;
-                if spec.kind.is_some() && !matches!(other, Value::Bool(_)) {
-                    return Fault::failed(format!("unsupported format string passed to {}.__format__", other.type_name()));
+                if spec.kind.is_some() {
+                    return Fault::failed(format!(
+                        "unsupported format string passed to {}.__format__",
+                        other.type_name()
+                    ));
                 }
                 self.write_padded("", self.cut(text.as_str(), spec.precision), spec, '<', out)
             }

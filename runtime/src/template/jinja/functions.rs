@@ -154,8 +154,9 @@ fn range(given: Given) -> Result<Value> {
         _ => return Fault::failed(format!("range expected 1 to 3 arguments, got {}", numbers.len())),
     };
     if range.len() > MOST_RANGE {
-        return Fault::failed(format!("Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MOST_RANGE})."));
+        return Fault::failed(format!(
+            "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MOST_RANGE})."
+        ));
     }
     Ok(Value::Range(Rc::new(range)))
 }
-

@@ -113,10 +113,7 @@ impl Renderer {
                 self.write_json(key, style, 0, out)?;
                 out.push("\"")
             }
-            other => Fault::failed(format!(
-                "keys must be str, int, float, bool or None, not {}",
-                other.type_name()
-            )),
+            other => Fault::failed(format!("keys must be str, int, float, bool or None, not {}", other.type_name())),
         }
     }
 }

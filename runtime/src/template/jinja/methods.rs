@@ -5,7 +5,7 @@ mod text;
 use super::arguments::{Given, required};
 use super::fault::{Fault, Result};
 use super::render::Renderer;
-use super::value::{ListBuilder, Kind, Make, TextBuilder, Value};
+use super::value::{Kind, ListBuilder, Make, TextBuilder, Value};
 
 pub(super) use text::is_method as of_text;
 

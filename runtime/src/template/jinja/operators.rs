@@ -58,7 +58,10 @@ impl Renderer {
                 }
                 Value::List(_) => {
                     let kind = left.type_name();
-                    return Fault::failed(format!("can only concatenate {kind} (not \"{}\") to {kind}", right.type_name()));
+                    return Fault::failed(format!(
+                        "can only concatenate {kind} (not \"{}\") to {kind}",
+                        right.type_name()
+                    ));
                 }
                 _ => {}
             }
@@ -212,10 +215,9 @@ impl Renderer {
                 self.meter.touch(text.len() + part.len())?;
                 Ok(text.contains(&**part))
             }
-            (Value::Str(_), other) => Fault::failed(format!(
-                "'in <string>' requires string as left operand, not {}",
-                other.type_name()
-            )),
+            (Value::Str(_), other) => {
+                Fault::failed(format!("'in <string>' requires string as left operand, not {}", other.type_name()))
+            }
             (Value::Dict(dict), key) => Ok(dict.entries.contains_key(&key.key(&self.meter)?)),
             (Value::Range(range), item) => {
                 let found = item.as_float().is_some_and(|number| {
@@ -292,7 +294,6 @@ impl Renderer {
             other => self.meter.undefined(&format!("'{}' object has no slices", other.type_name())),
         }
     }
-
 }
 
 /// The places of a slice of `length` items, in their order; all of them exist.

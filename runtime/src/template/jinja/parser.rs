@@ -149,7 +149,9 @@ impl Parser {
                         parser.statement()?
                     }
                     Token::End if ends.is_empty() => return Ok(body),
-                    Token::End => return Fault::failed(format!("unexpected end of template, expected {{% {} %}}", ends[0])),
+                    Token::End => {
+                        return Fault::failed(format!("unexpected end of template, expected {{% {} %}}", ends[0]));
+                    }
                     _ => return parser.unexpected(),
                 };
                 body.push(Stmt { node, line });

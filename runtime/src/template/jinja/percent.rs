@@ -103,13 +103,16 @@ impl Renderer {
     }
 
     fn write_conversion(&self, value: &Value, kind: char, mut spec: Spec, out: &mut TextBuilder) -> Result<()> {
-        let number = |what: &str| {
-            Fault::failed(format!("%{kind} format: {what} is required, not {}", value.type_name()))
-        };
+        let number =
+            |what: &str| Fault::failed(format!("%{kind} format: {what} is required, not {}", value.type_name()));
         match kind {
             's' | 'r' | 'a' => {
                 let mut text = TextBuilder::new(&self.meter)?;
-                if kind == 's' { self.write_str(value, &mut text)? } else { self.write_repr(value, &mut text)? }
+                if kind == 's' {
+                    self.write_str(value, &mut text)?
+                } else {
+                    self.write_repr(value, &mut text)?
+                }
                 // Signs and zeros mean nothing for texts.
                 spec.sign = None;
                 spec.zero = false;
@@ -129,7 +132,9 @@ impl Renderer {
             }
             'd' | 'i' | 'u' | 'x' | 'X' | 'o' => {
                 let whole = match value {
-                    Value::Float(float) if matches!(kind, 'd' | 'i' | 'u') && float.is_finite() => Some(float.trunc() as i64),
+                    Value::Float(float) if matches!(kind, 'd' | 'i' | 'u') && float.is_finite() => {
+                        Some(float.trunc() as i64)
+                    }
                     other => other.as_int(),
                 };
                 let Some(whole) = whole else {
@@ -141,7 +146,8 @@ impl Renderer {
                     // Digits up to the precision, then blanks up to the width.
                     Some(digits) => {
                         let signs = usize::from(whole < 0 || spec.sign.is_some());
-                        let inner = Spec { width: digits.saturating_add(signs), zero: true, align: None, ..spec.clone() };
+                        let inner =
+                            Spec { width: digits.saturating_add(signs), zero: true, align: None, ..spec.clone() };
                         let mut text = TextBuilder::new(&self.meter)?;
                         self.write_format(&Value::Int(whole), &inner, &mut text)?;
                         let outer = Spec { width: spec.width, align: spec.align.or(Some('>')), ..Spec::default() };
@@ -211,7 +217,10 @@ impl Renderer {
             return Fault::failed("Max string recursion exceeded");
         }
         let brackets = field.find('[').map_or(0, |open| field[open..].rfind(']').map_or(0, |close| open + close));
-        let end = field.char_indices().find(|(i, c)| *i >= brackets && matches!(c, ':' | '!')).map_or(field.len(), |(i, _)| i);
+        let end = field
+            .char_indices()
+            .find(|(i, c)| *i >= brackets && matches!(c, ':' | '!'))
+            .map_or(field.len(), |(i, _)| i);
         let (name, rest) = field.split_at(end);
         let (conversion, spec) = match rest.strip_prefix('!') {
             Some(after) => {

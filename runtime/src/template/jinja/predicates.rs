@@ -10,9 +10,45 @@ use super::syntax::{Binary, Comparison};
 use super::value::{Kind, TextBuilder, Value};
 
 const NAMES: [&str; 39] = [
-    "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean", "false", "true", "integer",
-    "float", "lower", "upper", "string", "mapping", "number", "sequence", "iterable", "callable", "sameas", "escaped",
-    "in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le",
+    "odd",
+    "even",
+    "divisibleby",
+    "defined",
+    "undefined",
+    "filter",
+    "test",
+    "none",
+    "boolean",
+    "false",
+    "true",
+    "integer",
+    "float",
+    "lower",
+    "upper",
+    "string",
+    "mapping",
+    "number",
+    "sequence",
+    "iterable",
+    "callable",
+    "sameas",
+    "escaped",
+    "in",
+    "==",
+    "eq",
+    "equalto",
+    "!=",
+    "ne",
+    ">",
+    "gt",
+    "greaterthan",
+    "ge",
+    ">=",
+    "<",
+    "lt",
+    "lessthan",
+    "<=",
+    "le",
 ];
 
 impl Renderer {
@@ -58,10 +94,9 @@ impl Renderer {
             "string" => matches!(value, Value::Str(_)),
             "mapping" => matches!(value, Value::Dict(_)),
             // Undefined values have a length and items, as far as Python can see.
-            "sequence" => matches!(
-                value,
-                Value::Undefined(_) | Value::Str(_) | Value::List(_) | Value::Dict(_) | Value::Range(_)
-            ),
+            "sequence" => {
+                matches!(value, Value::Undefined(_) | Value::Str(_) | Value::List(_) | Value::Dict(_) | Value::Range(_))
+            }
             "iterable" => matches!(
                 value,
                 Value::Undefined(_)
@@ -87,6 +122,8 @@ impl Renderer {
                 let mut out = TextBuilder::new(&self.meter)?;
                 self.write_str(value, &mut out)?;
                 let text = out.as_str();
+                // Looking up the case of a letter takes longer than copying it.
+                self.meter.touch(text.len().saturating_mul(8))?;
                 if name == "lower" { is_lower(text) } else { is_upper(text) }
             }
             unknown => return Fault::failed(format!("No test named '{unknown}'.")),

@@ -22,11 +22,7 @@ pub(super) fn sort<T>(items: Vec<T>, mut order: impl FnMut(&T, &T) -> Result<Opt
     Ok(runs.pop().unwrap_or_default())
 }
 
-fn merge<T>(
-    left: Vec<T>,
-    right: Vec<T>,
-    order: &mut impl FnMut(&T, &T) -> Result<Option<Ordering>>,
-) -> Result<Vec<T>> {
+fn merge<T>(left: Vec<T>, right: Vec<T>, order: &mut impl FnMut(&T, &T) -> Result<Option<Ordering>>) -> Result<Vec<T>> {
     let mut result = Vec::with_capacity(left.len() + right.len());
     let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {

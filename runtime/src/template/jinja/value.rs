@@ -264,6 +264,7 @@ impl Value {
             }
             Value::List(list) if list.kind != Kind::List => {
                 let _level = meter.enter()?;
+                meter.steps(4)?;
                 // What the key copies is given back with the dictionary's own count; it must fit once beside it.
                 let _room = meter.hold(list.items.len() * ITEM_BYTES)?;
                 Key::Tuple(list.items.iter().map(|item| item.key(meter)).collect::<Result<_>>()?)

@@ -73,7 +73,11 @@ impl Renderer {
                 let [count, fill] = given.bind(name, ["count", "fill_with"])?;
                 let count = int(&required(count, name)?, name)?;
                 let items = self.iterate(&value)?;
-                if name == "batch" { self.batch(&items.items, count, some(fill)) } else { self.slices(&items.items, count, some(fill)) }
+                if name == "batch" {
+                    self.batch(&items.items, count, some(fill))
+                } else {
+                    self.slices(&items.items, count, some(fill))
+                }
             }
             "map" => self.map(&value, given),
             _ => {

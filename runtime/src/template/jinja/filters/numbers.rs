@@ -60,7 +60,9 @@ impl Renderer {
                 let mut best: Option<(Value, Value)> = None;
                 for (key, item) in keyed {
                     let better = match &best {
-                        Some((best, _)) => self.order(&key, best, if name == "max" { ">" } else { "<" })? == Some(wanted),
+                        Some((best, _)) => {
+                            self.order(&key, best, if name == "max" { ">" } else { "<" })? == Some(wanted)
+                        }
                         None => true,
                     };
                     if better {

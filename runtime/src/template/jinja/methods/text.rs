@@ -6,17 +6,57 @@ use crate::template::jinja::arguments::{self, Given, int, int_or, required, some
 use crate::template::jinja::fault::{Fault, Result};
 use crate::template::jinja::predicates::{is_lower, is_upper};
 use crate::template::jinja::render::Renderer;
-use crate::template::jinja::text::{
-    capitalized, case_swapped, is_printable, is_space, letters, lines, titled,
-};
+use crate::template::jinja::text::{capitalized, case_swapped, is_printable, is_space, letters, lines, titled};
 use crate::template::jinja::value::{Kind, List, ListBuilder, Make, Text, TextBuilder, Value};
 
 const METHODS: [&str; 47] = [
-    "capitalize", "casefold", "center", "count", "encode", "endswith", "expandtabs", "find", "format", "format_map", "index",
-    "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace",
-    "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace",
-    "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase",
-    "title", "translate", "upper", "zfill", "maketrans",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+    "maketrans",
 ];
 
 /// Whether texts have this method.
@@ -26,7 +66,8 @@ pub(in crate::template::jinja) fn is_method(name: &str) -> bool {
 
 impl Renderer {
     pub(super) fn text_method(&self, text: &Text, name: &str, given: Given) -> Result<Value> {
-        self.meter.touch(text.len() + 64)?;
+        // Each letter is looked at, which takes longer than copying it.
+        self.meter.touch(text.len().saturating_mul(2))?;
         match name {
             "upper" | "lower" | "casefold" | "capitalize" | "title" | "swapcase" => {
                 let [] = given.bind(name, [])?;
@@ -37,9 +78,7 @@ impl Renderer {
                 let most = usize::try_from(int_or(most, -1, name)?).unwrap_or(usize::MAX);
                 match some(separator) {
                     None => self.split_space(text, most, name == "rsplit"),
-                    Some(separator) => {
-                        self.split_at(text, &arguments::text(separator, name)?, most, name == "rsplit")
-                    }
+                    Some(separator) => self.split_at(text, &arguments::text(separator, name)?, most, name == "rsplit"),
                 }
             }
             "strip" | "lstrip" | "rstrip" => {
@@ -227,7 +266,9 @@ impl Renderer {
 
     fn has_affix(&self, text: &str, affix: &Value, name: &str) -> Result<bool> {
         match affix {
-            Value::Str(affix) => Ok(if name == "startswith" { text.starts_with(&**affix) } else { text.ends_with(&**affix) }),
+            Value::Str(affix) => {
+                Ok(if name == "startswith" { text.starts_with(&**affix) } else { text.ends_with(&**affix) })
+            }
             Value::List(list) if list.kind != Kind::List => {
                 for affix in &list.items {
                     self.meter.step()?;
@@ -237,10 +278,9 @@ impl Renderer {
                 }
                 Ok(false)
             }
-            other => Fault::failed(format!(
-                "{name} first arg must be str or a tuple of str, not {}",
-                other.type_name()
-            )),
+            other => {
+                Fault::failed(format!("{name} first arg must be str or a tuple of str, not {}", other.type_name()))
+            }
         }
     }
 

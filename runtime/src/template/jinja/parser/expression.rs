@@ -89,8 +89,7 @@ impl Parser {
             let test = self.or()?;
             let otherwise = if self.skip_name("else") { Some(Box::new(self.expression()?)) } else { None };
             let depth = value.depth.max(test.depth).max(otherwise.as_ref().map_or(0, |e| e.depth));
-            value =
-                self.node(value.line, depth, ExprNode::Condition(Box::new(test), Box::new(value), otherwise))?;
+            value = self.node(value.line, depth, ExprNode::Condition(Box::new(test), Box::new(value), otherwise))?;
         }
         Ok(value)
     }

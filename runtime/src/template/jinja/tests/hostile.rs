@@ -94,8 +94,12 @@ fn time_is_bounded_whatever_is_repeated() {
     let started = std::time::Instant::now();
     let equal = "{% set ns = namespace(l=[1], m=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}\
         {% set ns.m = [ns.m, ns.m] %}{% endfor %}";
-    let tuples = equal.replace("l=[1], m=[1]", "l=(1,), m=(1,)").replace("[ns.l, ns.l]", "(ns.l, ns.l)").replace("[ns.m, ns.m]", "(ns.m, ns.m)");
-    let dicts = equal.replace("[ns.l, ns.l]", "{'a': ns.l, 'b': ns.l}").replace("[ns.m, ns.m]", "{'a': ns.m, 'b': ns.m}");
+    let tuples = equal
+        .replace("l=[1], m=[1]", "l=(1,), m=(1,)")
+        .replace("[ns.l, ns.l]", "(ns.l, ns.l)")
+        .replace("[ns.m, ns.m]", "(ns.m, ns.m)");
+    let dicts =
+        equal.replace("[ns.l, ns.l]", "{'a': ns.l, 'b': ns.l}").replace("[ns.m, ns.m]", "{'a': ns.m, 'b': ns.m}");
     let text = "{% set s = 'a' * 9999999 %}{% set t = 'b' * 99999 %}{% for i in range(99999) %}";
     for source in [
         format!("{equal}{{% if ns.l == ns.m %}}x{{% endif %}}"),
