@@ -1,9 +1,9 @@
 //! Arguments of a call, and which parameter each is for.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::fault::{Fault, Result};
+use super::meter::Meter;
 use super::value::{Text, Value};
 
 /// Evaluated arguments.
@@ -80,14 +80,16 @@ pub(crate) fn some(value: Option<Value>) -> Option<Value> {
 }
 
 /// The entries of a dictionary as named arguments.
-pub(crate) fn named(value: &Value) -> Result<Vec<(Arc<str>, Value)>> {
+pub(crate) fn named(value: &Value, meter: &Meter) -> Result<Vec<(Arc<str>, Value)>> {
     let Value::Dict(dict) = value else {
         return Fault::failed(format!("argument after ** must be a mapping, not {}", value.type_name()));
     };
     let name = |key: &Value| match key {
-        Value::Str(text) => Ok(Arc::from(&**text)),
+        Value::Str(text) => {
+            meter.touch(text.len())?;
+            Ok(Arc::from(&**text))
+        }
         _ => Fault::failed("keywords must be strings"),
     };
-    let dict: &Rc<_> = dict;
     dict.entries.values().map(|(key, value)| Ok((name(key)?, value.clone()))).collect()
 }

@@ -190,7 +190,7 @@ impl Renderer {
         }
         if let Some(spread) = &arguments.spread_named {
             let values = self.evaluate(spread)?;
-            given.named.extend(arguments::named(&values)?);
+            given.named.extend(arguments::named(&values, &self.meter)?);
         }
         Ok(given)
     }

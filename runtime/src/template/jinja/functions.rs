@@ -104,7 +104,7 @@ impl Renderer {
 
     fn namespace(&mut self, mut given: Given) -> Result<Value> {
         if !given.positional.is_empty() {
-            let mut all = named(&given.first("namespace")?)?;
+            let mut all = named(&given.first("namespace")?, &self.meter)?;
             all.append(&mut given.named);
             given.named = all;
         }

@@ -163,7 +163,7 @@ impl Renderer {
                 }
                 let _level = self.meter.enter()?;
                 for (key, (_, left)) in &left.entries {
-                    self.meter.step()?;
+                    self.meter.touch(key.bytes().saturating_add(16))?;
                     match right.entries.get(key) {
                         Some((_, right)) if self.equal(left, right)? => {}
                         _ => return Ok(false),

@@ -186,7 +186,8 @@ impl Renderer {
         self.meter.touch(text.len())?;
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
-            self.meter.step()?;
+            // Each field may look through all names.
+            self.meter.steps(1 + given.named.len() as u64)?;
             out.push(&rest[..at])?;
             let bracket = &rest[at..at + 1];
             rest = &rest[at + 1..];

@@ -29,13 +29,19 @@ impl Frame {
         self.names.borrow_mut().insert(name.clone(), value);
     }
 
-    fn get(&self, name: &str) -> Option<Value> {
+    /// The value of a name, and how many frames were searched for it.
+    fn get(&self, name: &str) -> (Option<Value>, u64) {
         let mut frame = self;
+        let mut searched = 0;
         loop {
+            searched += 1;
             if let Some(value) = frame.names.borrow().get(name) {
-                return Some(value.clone());
+                return (Some(value.clone()), searched);
             }
-            frame = frame.outer.as_deref()?;
+            match frame.outer.as_deref() {
+                Some(outer) => frame = outer,
+                None => return (None, searched),
+            }
         }
     }
 }
@@ -120,7 +126,9 @@ impl Renderer {
 
     /// The value of a name.
     pub(super) fn name(&self, name: &str) -> Result<Value> {
-        match self.frame.get(name) {
+        let (found, searched) = self.frame.get(name);
+        self.meter.steps(searched / 4)?;
+        match found {
             Some(value) => Ok(value),
             None => self.meter.undefined(&format!("'{name}' is undefined")),
         }
@@ -295,7 +303,7 @@ impl Renderer {
             Some(filter) => self.kept_items(node, filter, &all)?,
             None => all,
         };
-        check_nesting(items.items.iter().map(Value::depth).max().unwrap_or(0) + 2)?;
+        check_nesting(items.depth() + 1)?;
         if items.items.is_empty() {
             let frame = Frame::within(&self.frame);
             // `else` has no loop around it to leave, so what it says of an outer one is an error, as in Jinja.
@@ -393,6 +401,7 @@ impl Renderer {
         let mut named = given.named;
         let mut positional = given.positional.into_iter();
         for (parameter, default) in &node.parameters {
+            self.meter.steps(1 + named.len() as u64)?;
             let by_name = named.iter().position(|(name, _)| name == parameter).map(|index| named.remove(index).1);
             let value = match (positional.next(), by_name) {
                 (Some(_), Some(_)) => {

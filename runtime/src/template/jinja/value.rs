@@ -99,6 +99,13 @@ pub(crate) struct List {
     _held: Held,
 }
 
+impl List {
+    /// Levels of values, itself included.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+}
+
 /// A dictionary, in order of insertion.
 pub(crate) struct Dict {
     pub(crate) entries: IndexMap<Key, (Value, Value)>,

@@ -86,6 +86,7 @@ impl Renderer {
                 let test = if given.positional.is_empty() { None } else { Some(text(given.first(name)?, name)?) };
                 let mut kept = ListBuilder::new(&self.meter)?;
                 for item in &self.iterate(&value)?.items {
+                    self.meter.steps(1 + (given.positional.len() + given.named.len()) as u64)?;
                     let subject = self.by_path(item, &path, &None)?;
                     let holds = match &test {
                         Some(test) => self.test(test, &subject, given.clone())?,
@@ -268,6 +269,7 @@ impl Renderer {
         } else {
             let name = text(given.first("map")?, "map")?;
             for item in &items.items {
+                self.meter.steps(1 + (given.positional.len() + given.named.len()) as u64)?;
                 list.push(self.filter(&name, item.clone(), given.clone())?)?;
             }
         }

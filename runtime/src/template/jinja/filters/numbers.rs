@@ -8,6 +8,8 @@ use crate::template::jinja::value::{Make, Value};
 
 impl Renderer {
     pub(super) fn number_filter(&mut self, name: &str, value: Value, given: Given) -> Result<Value> {
+        // Texts are copied while they are read as numbers.
+        self.meter.touch(value.as_str().map_or(0, str::len).saturating_mul(4))?;
         match name {
             "abs" => {
                 let [] = given.bind(name, [])?;

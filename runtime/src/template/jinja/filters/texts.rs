@@ -125,7 +125,7 @@ impl Renderer {
                 spaces.into_text()
             }
         };
-        let _room = self.meter.hold(subject.len().saturating_mul(4))?;
+        let _room = self.meter.hold(subject.chars().filter(|&c| is_line_end(c)).count() * 32)?;
         let mut all = lines(subject, false);
         // Jinja adds a line end first, so that a text that ends with one keeps an empty last line.
         if subject.is_empty() || subject.ends_with(is_line_end) {

@@ -6,7 +6,9 @@ use crate::template::jinja::arguments::{self, Given, int, int_or, required, some
 use crate::template::jinja::fault::{Fault, Result};
 use crate::template::jinja::predicates::{is_lower, is_upper};
 use crate::template::jinja::render::Renderer;
-use crate::template::jinja::text::{capitalized, case_swapped, is_printable, is_space, letters, lines, titled};
+use crate::template::jinja::text::{
+    capitalized, case_swapped, is_line_end, is_printable, is_space, letters, lines, titled,
+};
 use crate::template::jinja::value::{Kind, List, ListBuilder, Make, Text, TextBuilder, Value};
 
 const METHODS: [&str; 47] = [
@@ -150,7 +152,7 @@ impl Renderer {
             }
             "splitlines" => {
                 let [keep] = given.bind(name, ["keepends"])?;
-                let _room = self.meter.hold(text.len() * 4)?;
+                let _room = self.meter.hold(text.chars().filter(|&c| is_line_end(c)).count() * 32)?;
                 self.texts(lines(text, truth_or(keep, false)), Kind::List)
             }
             "expandtabs" => {
@@ -160,7 +162,7 @@ impl Renderer {
             "format" => self.format_text(text, &given),
             "format_map" => {
                 let [values] = given.bind(name, ["mapping"])?;
-                let named = arguments::named(&required(values, name)?)?;
+                let named = arguments::named(&required(values, name)?, &self.meter)?;
                 self.format_text(text, &Given { positional: Vec::new(), named })
             }
             "encode" | "translate" | "maketrans" => {
@@ -202,7 +204,7 @@ impl Renderer {
         if !from_end {
             return self.texts(text.splitn(most, separator), Kind::List);
         }
-        let _room = self.meter.hold(text.matches(separator).count() * 16)?;
+        let _room = self.meter.hold(text.matches(separator).count() * 32)?;
         let mut parts: Vec<&str> = text.rsplitn(most, separator).collect();
         parts.reverse();
         self.texts(parts, Kind::List)
@@ -210,7 +212,7 @@ impl Renderer {
 
     fn split_space(&self, text: &str, most: usize, from_end: bool) -> Result<Value> {
         let mut parts = Vec::new();
-        let _room = self.meter.hold(text.len() * 8)?;
+        let _room = self.meter.hold(text.len() * 16)?;
         let mut rest = if from_end { text.trim_end_matches(is_space) } else { text.trim_start_matches(is_space) };
         while !rest.is_empty() {
             let found = if from_end { rest.rfind(is_space) } else { rest.find(is_space) };
