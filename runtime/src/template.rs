@@ -1,16 +1,19 @@
 //! A checkpoint's chat template: the conversation as one text, in Jinja as Hugging Face's libraries understand it.
 //!
-//! Templates come with downloaded checkpoints, so they are untrusted: they run with a limit on steps, depth and
-//! output, and have no access to anything but the conversation.
+//! Templates come with downloaded checkpoints, so they are untrusted: reading and rendering them is bounded in time,
+//! memory and native stack (`jinja::meter`), and they have no access to anything but the conversation.
 
 mod date;
-mod dialect;
-mod generation;
+mod jinja;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::SystemTime;
 
-use minijinja::{Environment, Value, context};
+use jinja::Program;
+use jinja::fault::{Fault, Result as JinjaResult};
+use jinja::meter::Meter;
+use jinja::value::{Dict, Kind, ListBuilder, Make, Value};
 
 /// A template cannot be read or refuses a conversation.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,46 @@ pub enum Error {
     Silent,
 }
 
+impl Error {
+    /// Why the template `what` cannot be read.
+    fn of_source(what: &'static str, (line, fault): (u32, Fault)) -> Error {
+        match fault {
+            Fault::Limit(_) => Error::of_rendering(what, (line, fault)),
+            Fault::Failed(reason) | Fault::Raised(reason) => {
+                Error::Syntax { what, line: line as usize, reason: shown(&reason) }
+            }
+        }
+    }
+
+    /// Why the template `what` stopped.
+    fn of_rendering(what: &'static str, (line, fault): (u32, Fault)) -> Error {
+        let line = line as usize;
+        match fault {
+            Fault::Failed(reason) => Error::Render { what, line, reason: shown(&reason) },
+            Fault::Raised(message) => Error::Refused { what, line, message: shown(&message) },
+            Fault::Limit(limit) => Error::Endless { what, line, limit },
+        }
+    }
+}
+
+/// A text of the template's for a message: controls are escaped, because terminals obey them, and length is bounded.
+fn shown(text: &str) -> String {
+    const MOST: usize = 500;
+    let mut result = String::new();
+    for (index, letter) in text.chars().enumerate() {
+        if index == MOST {
+            result.push('…');
+            break;
+        }
+        match letter {
+            '\n' => result.push(letter),
+            letter if letter.is_control() => result.extend(letter.escape_default()),
+            letter => result.push(letter),
+        }
+    }
+    result
+}
+
 fn at(line: usize) -> String {
     if line == 0 { String::new() } else { format!(" at line {line}") }
 }
@@ -106,7 +149,8 @@ enum Content {
 /// A chat template and how it wants to be used.
 #[derive(Debug)]
 pub struct Template {
-    environment: Environment<'static>,
+    program: Program,
+    now: SystemTime,
     special_tokens: BTreeMap<String, String>,
     placeholder: Option<String>,
     content: Content,
@@ -134,7 +178,8 @@ impl Template {
         now: SystemTime,
     ) -> Result<Template, Error> {
         let mut template = Template {
-            environment: dialect::environment(CHAT, source, now)?,
+            program: Program::parse(source).map_err(|error| Error::of_source(CHAT, error))?,
+            now,
             special_tokens: special_tokens.clone(),
             placeholder: placeholder.map(str::to_owned),
             content: Content::Text,
@@ -150,6 +195,10 @@ impl Template {
 
     fn find_content(&mut self) -> Result<Content, Error> {
         let as_text = self.probe(Content::Text, 0);
+        if matches!(as_text, Err(Error::Endless { .. })) {
+            // Once is enough.
+            return as_text.map(|_| Content::Text);
+        }
         if let Some(placeholder) = self.placeholder.clone() {
             // Writing each picture's placeholder once, not the list as Python would print it.
             let count = |text: &str| text.matches(&placeholder).count();
@@ -195,25 +244,48 @@ impl Template {
             }
             shown.push(message);
         }
-        let messages: Vec<Value> = shown.iter().map(|message| self.message(message)).collect();
-        let own = context! { messages, add_generation_prompt => generation_prompt, tools => (), documents => () };
-        let special_tokens =
-            Value::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
-        dialect::render(&self.environment, CHAT, context! { ..own, ..special_tokens })
+        let define = |meter: &Rc<Meter>| self.names(meter, &shown, generation_prompt);
+        self.program.render(self.now, define).map_err(|error| Error::of_rendering(CHAT, error))
     }
 
-    fn message(&self, message: &Message) -> Value {
+    /// What the template can refer to.
+    fn names(
+        &self,
+        meter: &Rc<Meter>,
+        messages: &[Message],
+        generation_prompt: bool,
+    ) -> JinjaResult<Vec<(String, Value)>> {
+        let mut list = ListBuilder::new(meter)?;
+        for message in messages {
+            list.push(self.message(meter, message)?)?;
+        }
+        let mut names = vec![
+            ("messages".to_owned(), list.finish(Kind::List)?),
+            ("add_generation_prompt".to_owned(), Value::Bool(generation_prompt)),
+            ("tools".to_owned(), Value::None),
+            ("documents".to_owned(), Value::None),
+        ];
+        for (name, text) in &self.special_tokens {
+            names.push((name.clone(), meter.str(text)?));
+        }
+        Ok(names)
+    }
+
+    fn message(&self, meter: &Rc<Meter>, message: &Message) -> JinjaResult<Value> {
         let content = match self.content {
             Content::Text => {
                 let placeholder = self.placeholder.as_deref().unwrap_or("");
                 let mut text = format!("{placeholder}\n").repeat(message.pictures);
                 text += &message.text;
-                Value::from(text)
+                meter.str(&text)?
             }
             Content::Parts => {
-                let pictures = std::iter::repeat_n(context! { type => "image" }, message.pictures);
-                let text = context! { type => "text", text => message.text.as_str() };
-                pictures.chain([text]).collect()
+                let mut parts = ListBuilder::new(meter)?;
+                for _ in 0..message.pictures {
+                    parts.push(dict(meter, [("type", "image")])?)?;
+                }
+                parts.push(dict(meter, [("type", "text"), ("text", &message.text)])?)?;
+                parts.finish(Kind::List)?
             }
         };
         let role = match message.role {
@@ -221,8 +293,19 @@ impl Template {
             Role::User => "user",
             Role::Assistant => "assistant",
         };
-        context! { role, content }
+        let mut result = Dict::new(meter)?;
+        result.insert(meter, meter.str("role")?, meter.str(role)?)?;
+        result.insert(meter, meter.str("content")?, content)?;
+        Ok(result.finish())
     }
+}
+
+fn dict<const N: usize>(meter: &Rc<Meter>, entries: [(&str, &str); N]) -> JinjaResult<Value> {
+    let mut dict = Dict::new(meter)?;
+    for (key, value) in entries {
+        dict.insert(meter, meter.str(key)?, meter.str(value)?)?;
+    }
+    Ok(dict.finish())
 }
 
 /// A message that stands nowhere else.
@@ -231,7 +314,7 @@ const PROBE: &str = "Xq7 probe";
 /// How descriptions of pictures are told to a model that cannot see them.
 #[derive(Debug)]
 pub struct Handover {
-    environment: Environment<'static>,
+    program: Program,
 }
 
 impl Handover {
@@ -240,7 +323,7 @@ impl Handover {
     /// # Errors
     /// [`Error::Syntax`].
     pub fn parse(source: &str) -> Result<Handover, Error> {
-        Ok(Handover { environment: dialect::environment(HANDOVER, source, SystemTime::UNIX_EPOCH)? })
+        Ok(Handover { program: Program::parse(source).map_err(|error| Error::of_source(HANDOVER, error))? })
     }
 
     /// The user's turn.
@@ -248,7 +331,15 @@ impl Handover {
     /// # Errors
     /// [`Error::Render`], [`Error::Refused`], [`Error::Endless`].
     pub fn render(&self, descriptions: &[String], message: &str) -> Result<String, Error> {
-        dialect::render(&self.environment, HANDOVER, context! { descriptions => descriptions.to_vec(), message })
+        let define = |meter: &Rc<Meter>| {
+            let mut list = ListBuilder::new(meter)?;
+            for description in descriptions {
+                list.push(meter.str(description)?)?;
+            }
+            let message = ("message".to_owned(), meter.str(message)?);
+            Ok(vec![("descriptions".to_owned(), list.finish(Kind::List)?), message])
+        };
+        self.program.render(SystemTime::UNIX_EPOCH, define).map_err(|error| Error::of_rendering(HANDOVER, error))
     }
 }
 

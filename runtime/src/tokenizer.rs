@@ -1,6 +1,7 @@
 //! Text to tokens and back, as the checkpoint's `tokenizer.json` says; answers become text token by token.
 
 mod added;
+mod bounds;
 mod controls;
 mod stream;
 mod within;
@@ -9,6 +10,9 @@ use tokenizers::DecoderWrapper;
 
 pub use controls::Controls;
 pub use stream::TextStream;
+
+/// The most bytes that a text may have after normalization, in the worst case; each takes some twenty bytes of memory.
+const MOST_TEXT_BYTES: f64 = (16 << 20) as f64;
 
 /// A tokenizer cannot be read, or fails on a text.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,16 @@ pub enum Error {
     /// A text cannot be encoded.
     #[error("the tokenizer cannot encode this text: {0}")]
     Encode(String),
+    /// A text is too long.
+    #[error(
+        "a text of {bytes} bytes is too long for this tokenizer, which may make it {growth:.0} times as long; shorten it"
+    )]
+    TooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// How many times longer the tokenizer can make it.
+        growth: f64,
+    },
     /// Tokens cannot be decoded.
     #[error("the tokenizer cannot decode tokens: {0}")]
     Decode(String),
@@ -31,6 +45,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     added: added::Added,
     decoding: Decoding,
+    /// How many times longer it can make a text.
+    growth: f64,
 }
 
 /// How tokens become text.
@@ -43,11 +59,13 @@ enum Decoding {
 }
 
 impl Tokenizer {
-    /// Reads the contents of a `tokenizer.json`. Truncation and padding that it asks for are switched off.
+    /// Reads the contents of a `tokenizer.json`. Truncation and padding that it asks for are switched off. What could
+    /// make texts grow without bound is refused.
     ///
     /// # Errors
     /// [`Error::Read`].
     pub fn from_bytes(json: &[u8]) -> Result<Tokenizer, Error> {
+        let growth = bounds::growth(json).map_err(Error::Read)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| Error::Read(e.to_string()))?;
         inner.with_truncation(None).map_err(|e| Error::Read(e.to_string()))?;
         inner.with_padding(None);
@@ -57,7 +75,7 @@ impl Tokenizer {
             Some(decoder) => Decoding::Texts { bytes: falls_back(decoder) },
             None => Decoding::Texts { bytes: false },
         };
-        Ok(Tokenizer { inner, added, decoding })
+        Ok(Tokenizer { inner, added, decoding, growth })
     }
 
     /// The tokens of `text`. Special tokens written in the text are recognised; `add_special_tokens` also adds
@@ -65,10 +83,18 @@ impl Tokenizer {
     /// themselves.
     ///
     /// # Errors
-    /// [`Error::Encode`].
+    /// [`Error::Encode`], [`Error::TooLong`].
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
+        self.check_length(text.len())?;
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::Encode(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    fn check_length(&self, bytes: usize) -> Result<(), Error> {
+        match bytes as f64 * self.growth <= MOST_TEXT_BYTES {
+            true => Ok(()),
+            false => Err(Error::TooLong { bytes, growth: self.growth }),
+        }
     }
 
     /// The tokens that the tokenizer puts before any text, such as the one for its beginning.

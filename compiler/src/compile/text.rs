@@ -99,16 +99,29 @@ pub(super) fn object(directory: &Blueprint, name: &str) -> Result<Map<String, Va
     }
 }
 
-/// Texts of the tokens that templates refer to; a token is a string, or an object with `content`.
+/// Texts of the tokens that templates refer to, as transformers names them: every `…_token`, and those of the model's
+/// own that are named in `extra_special_tokens` or `model_specific_special_tokens`. A token is a string, or an object
+/// with `content`.
 fn special_tokens(config: &Map<String, Value>, map: &Map<String, Value>) -> BTreeMap<String, String> {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Object(token) => token.get("content").and_then(Value::as_str).map(str::to_owned),
         _ => None,
     };
-    let find = |key: &str| [config, map].into_iter().find_map(|source| source.get(key).and_then(text));
-    let keys = ["bos_token", "eos_token", "pad_token", "unk_token"];
-    keys.iter().filter_map(|&key| Some((key.to_owned(), find(key)?))).collect()
+    let named = |source: &Map<String, Value>, key: &str| source.get(key).and_then(Value::as_object).cloned();
+    let mut tokens = BTreeMap::new();
+    // Later sources win: the configuration says more of the tokenizer than the older file beside it.
+    for source in [map, config] {
+        for (key, value) in source.iter().filter(|(key, _)| key.ends_with("_token")) {
+            tokens.extend(text(value).map(|text| (key.clone(), text)));
+        }
+        for own in ["extra_special_tokens", "model_specific_special_tokens"] {
+            for (key, value) in named(source, own).into_iter().flatten() {
+                tokens.extend(text(&value).map(|text| (key.clone(), text)));
+            }
+        }
+    }
+    tokens
 }
 
 /// One id, or a list of them.
@@ -185,10 +198,21 @@ mod tests {
 
     #[test]
     fn special_tokens_are_strings_or_objects() {
-        let config = map(json!({"bos_token": null, "eos_token": {"content": "</s>"}, "pad_token": "<pad>"}));
-        let fallback = map(json!({"bos_token": "<s>", "pad_token": "other"}));
+        let config = map(json!({"bos_token": null, "eos_token": {"content": "</s>"}, "pad_token": "<pad>",
+            "add_bos_token": true, "image_token": "<img>", "extra_special_tokens": {"think_token": "<think>"},
+            "model_specific_special_tokens": {"eot_token": {"content": "<eot>"}}}));
+        let fallback = map(json!({"bos_token": "<s>", "pad_token": "other", "sep_token": "<sep>",
+            "additional_special_tokens": ["<a>"], "extra_special_tokens": ["<b>"]}));
         let tokens = special_tokens(&config, &fallback);
-        let expected = [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")];
+        let expected = [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("eot_token", "<eot>"),
+            ("image_token", "<img>"),
+            ("pad_token", "<pad>"),
+            ("sep_token", "<sep>"),
+            ("think_token", "<think>"),
+        ];
         assert_eq!(tokens, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
     }
 

@@ -204,13 +204,10 @@ fn blocks_take_their_line_with_them() {
 
 #[test]
 fn errors_name_the_line() {
-    check_refused(
-        "a\n{% if %}",
-        expect!["line 2 of the chat template is not understood: syntax error: unexpected end of block"],
-    );
+    check_refused("a\n{% if %}", expect!["line 2 of the chat template is not understood: unexpected '%}'"]);
     check_refused(
         "a\n\n{{ messages[0].content.nonsense() }}",
-        expect!["line 3 of the chat template fails: unknown method: string has no method named nonsense"],
+        expect!["line 3 of the chat template fails: 'str object' has no attribute 'nonsense'"],
     );
     check_refused(
         "\n{{ raise_exception('Only for tools') }}",
@@ -230,9 +227,30 @@ fn endless_templates_are_stopped() {
     );
     check_refused(
         "{% for a in range(9999) %}{% for b in range(1000) %}{{ 'xxxxxxxxxx' * 100 }}{% endfor %}{% endfor %}",
-        expect!["the chat template was stopped: it takes more than 67108864 bytes of output"],
+        expect!["the chat template was stopped at line 1: it takes more than 5000000 steps"],
     );
     assert!(parse("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", None).is_err());
+}
+
+#[test]
+fn messages_hold_no_escapes() {
+    check_refused(
+        "{{ raise_exception('a\\x1b]52;c;ZXZpbA==\\x07b\\x9b') }}",
+        expect![[r"the chat template refuses this conversation (line 1): a\u{1b}]52;c;ZXZpbA==\u{7}b\u{9b}"]],
+    );
+    check_refused(
+        "{{ '\u{1b}[2J' % 1 }}{{ {}['\u{1b}[2J'].x }}",
+        expect!["line 1 of the chat template fails: not all arguments converted during string formatting"],
+    );
+    let long = parse("{{ raise_exception('x' * 100000) }}", None).unwrap_err().to_string();
+    assert!(long.len() < 1000, "{} bytes", long.len());
+}
+
+#[test]
+fn handovers_are_contained_too() {
+    let handover = Handover::parse("{% for i in range(40) %}{{ message * 9999999 }}{% endfor %}").unwrap();
+    assert!(matches!(handover.render(&[], "hello"), Err(Error::Endless { .. })));
+    assert!(matches!(Handover::parse(&format!("{{{{ {}1 }}}}", "-".repeat(50_000))), Err(Error::Endless { .. })));
 }
 
 #[test]

@@ -20,8 +20,9 @@ impl Tokenizer {
     /// Where no token of the whole reaches across the end of the context, these are the whole's tokens.
     ///
     /// # Errors
-    /// [`Error::Encode`].
+    /// [`Error::Encode`], [`Error::TooLong`].
     pub fn encode_within(&self, context: &str, text: &str, literal: &[Range<usize>]) -> Result<Vec<u32>, Error> {
+        self.check_length(context.len() + text.len())?;
         let whole = [context, text].concat();
         let border = context.len();
         let shifted: Vec<Range<usize>> = literal.iter().map(|range| range.start + border..range.end + border).collect();
@@ -54,30 +55,32 @@ impl Tokenizer {
 
     /// The model's tokens of a word. Some models have special tokens among their words; where the word is `literal`, such
     /// a token is spelled in two parts.
-    fn spell(&self, word: &str, literal: bool, tokens: &mut Vec<tokenizers::Token>) -> tokenizers::Result<()> {
-        let found = self.inner.get_model().tokenize(word)?;
+    fn spell(&self, mut word: &str, literal: bool, tokens: &mut Vec<tokenizers::Token>) -> tokenizers::Result<()> {
         let is_added = |id: u32, source: &str| {
             self.added.tokens.binary_search_by_key(&id, |entry| entry.id).is_ok_and(|i| {
                 let content = &self.added.tokens[i].content;
                 source == content || self.added.tokens[i].special && source.contains(content.as_str())
             })
         };
-        let forbidden = |token: &&tokenizers::Token| {
-            literal && word.get(token.offsets.0..token.offsets.1).is_some_and(|source| is_added(token.id, source))
-        };
-        let Some(token) = found.iter().find(forbidden) else {
-            tokens.extend(found);
-            return Ok(());
-        };
-        let start = token.offsets.0;
-        let first = word[start..].chars().next().map_or(0, char::len_utf8);
-        let (head, tail) = word.split_at(start + first);
-        if tail.is_empty() {
-            // A special token of one character cannot be spelled in any other way.
-            return self.spell(&word[..start], literal, tokens);
+        loop {
+            let found = self.inner.get_model().tokenize(word)?;
+            let forbidden = |token: &&tokenizers::Token| {
+                literal && word.get(token.offsets.0..token.offsets.1).is_some_and(|source| is_added(token.id, source))
+            };
+            let Some(start) = found.iter().find(forbidden).map(|token| token.offsets.0) else {
+                tokens.extend(found);
+                return Ok(());
+            };
+            let first = word[start..].chars().next().map_or(0, char::len_utf8);
+            let (head, tail) = word.split_at(start + first);
+            if tail.is_empty() {
+                // A special token of one character cannot be spelled in any other way.
+                word = &word[..start];
+                continue;
+            }
+            self.spell(head, literal, tokens)?;
+            word = tail;
         }
-        self.spell(head, literal, tokens)?;
-        self.spell(tail, literal, tokens)
     }
 }
 
