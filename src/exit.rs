@@ -13,7 +13,8 @@ pub struct Interrupted;
 const BAD_INPUT: u8 = 3;
 const DOES_NOT_FIT: u8 = 4;
 const DEVICE: u8 = 5;
-const DAMAGED: u8 = 6;
+/// A file is not what it was when it was written.
+pub const DAMAGED: u8 = 6;
 const INTERRUPTED: u8 = 130;
 
 /// Prints the error and its causes on stderr, and chooses the exit code.

@@ -71,6 +71,7 @@ enum Command {
 
 fn main() -> ExitCode {
     quiet_device_selection();
+    dwindle_bundle::exit_when_shortened(exit::DAMAGED);
     let options = Options::parse();
     start_logging(options.verbose);
     let result = match options.command {

@@ -143,9 +143,10 @@ fn no_unwrap_outside_tests() {
 fn unsafe_stands_only_in_a_few_known_places() {
     let allowed = [
         "quant/src/wide.rs",
-        "compiler/src/checkpoint/mapping.rs",
         "compiler/src/checkpoint/safetensors.rs",
-        "runtime/bundle/src/reader.rs",
+        // Files are mapped, and a signal handler knows where.
+        "runtime/bundle/src/mapping.rs",
+        "runtime/bundle/src/mapping/guard.rs",
         "runtime/src/device/",
         "src/main.rs",
     ];
