@@ -68,6 +68,9 @@ fn code(error: &anyhow::Error) -> u8 {
             if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. } | Error::Fit { .. }) {
                 return DOES_NOT_FIT;
             }
+            if matches!(error, Error::Shortened { .. }) {
+                return DAMAGED;
+            }
         }
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
             return DOES_NOT_FIT;

@@ -11,6 +11,7 @@ mod imports;
 mod kernels;
 mod memory;
 mod mlc;
+mod shortened;
 mod targets;
 mod tidy;
 mod workbench;

@@ -28,7 +28,7 @@ fn files(folders: &[&str], extension: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-const CODE: [&str; 7] = ["schemes", "quant", "compiler", "runtime", "src", "tests", "benches"];
+const CODE: [&str; 8] = ["schemes", "quant", "compiler", "runtime", "src", "tests", "benches", "fuzz/fuzz_targets"];
 
 /// Prints all violations at once.
 #[track_caller]
@@ -56,7 +56,7 @@ fn is_test_file(path: &Path) -> bool {
         }
         declared
     });
-    let below = |part: &std::ffi::OsStr| part == "tests" || part == "benches";
+    let below = |part: &std::ffi::OsStr| part == "tests" || part == "benches" || part == "fuzz";
     path.iter().any(below) || path.ancestors().any(|above| DECLARED.contains(above))
 }
 

@@ -16,10 +16,6 @@ use crate::plan::{BufferKind, Plan};
 /// No real estimate comes near this; sums of two such sizes cannot overflow.
 const MAX_ESTIMATE: u64 = 1 << 40;
 
-/// Threads whose own memory is counted. More threads take more, each at most
-/// [`MAX_LOCAL_BYTES`](crate::MAX_LOCAL_BYTES), in real plans some hundred KiB.
-const PLANNED_THREADS: u64 = 8;
-
 /// Bytes a plan allocates, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +28,7 @@ pub struct Memory {
     pub scratch: u64,
     /// Inputs and outputs.
     pub ports: u64,
-    /// Prepared activations, and what threads work in, of the kernel that needs most: native kernels only.
+    /// Prepared activations of the matrix product that needs most of them: native kernels only.
     pub activations: u64,
 }
 
@@ -64,11 +60,7 @@ impl Plan {
         let natives: Vec<Option<NativeKernel>> = self.kernels.iter().map(|kernel| kernel.code.native()).collect();
         for function in self.functions.values() {
             let used = function.steps.iter().filter_map(|step| natives.get(step.kernel as usize)?.as_ref());
-            let bytes = |kernel: &NativeKernel| {
-                let of_threads = PLANNED_THREADS.saturating_mul(kernel.local_bytes(function.max_rows));
-                kernel.scratch_bytes(function.max_rows).saturating_add(of_threads)
-            };
-            let most = used.map(bytes).max().unwrap_or(0);
+            let most = used.map(|kernel| kernel.scratch_bytes(function.max_rows)).max().unwrap_or(0);
             memory.activations = memory.activations.max(most);
         }
         memory

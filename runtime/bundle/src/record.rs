@@ -90,19 +90,18 @@ impl NativeKernel {
         match self {
             NativeKernel::MatMul(product) => {
                 let rows = u64::from(product.rows.unwrap_or(max_rows));
-                let (values, record) = match product.matrix.storage {
-                    Storage::Grouped { bits, group, .. } => {
-                        let record = Record::new(product.matrix.k, bits, group.max(1));
-                        ((record.groups * record.group) as u64, record.bytes as u64)
-                    }
-                    Storage::Plain(_) => (u64::from(product.matrix.k), 0),
-                };
                 // A row, and its record; sums of a share's blocks; or a panel of unpacked weights and tiles of sums.
-                let prepare = padded(values).saturating_add(record);
                 let blocks = u64::from(product.matrix.n).div_ceil(BLOCK_ROWS as u64).min(SHARE_BYTES / 64);
                 let sums = blocks.saturating_mul(lanes * RECORD_ROWS as u64 * 4);
-                let tiles = rows.div_ceil(TILE_ROWS as u64).saturating_mul(SHARE_TILES);
-                prepare.max(sums).max(tiles.saturating_add(PANEL_BYTES))
+                match product.matrix.storage {
+                    Storage::Grouped { bits, group, .. } => {
+                        let record = Record::new(product.matrix.k, bits, group.max(1));
+                        let prepare = padded((record.groups * record.group) as u64).saturating_add(record.bytes as u64);
+                        let tiles = rows.div_ceil(TILE_ROWS as u64).saturating_mul(SHARE_TILES);
+                        prepare.max(sums).max(tiles.saturating_add(PANEL_BYTES))
+                    }
+                    Storage::Plain(_) => padded(product.matrix.k.into()),
+                }
             }
             NativeKernel::Attention(a) => {
                 let width = padded(a.head_dim.into());

@@ -75,7 +75,7 @@ impl Memory {
             Memory::Owned(map) => (map.as_ptr(), map.len(), true),
             Memory::Entry(entry) => (entry.as_ptr(), entry.len(), false),
             #[cfg(any(test, fuzzing))]
-            Memory::Guarded(map, range) => (map.as_ptr().wrapping_add(range.start).cast_const(), range.len(), true),
+            Memory::Guarded(map, range) => (map.as_ptr().wrapping_add(range.start), range.len(), true),
         };
         View { first, bytes, writable }
     }

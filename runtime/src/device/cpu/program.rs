@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dwindle_bundle::native::NativeKernel;
-use dwindle_bundle::{Buffer, BufferKind, Call, Code, Plan, Step as PlanStep};
+use dwindle_bundle::{Buffer, BufferKind, Call, Code, Plan, Step as PlanStep, room};
 
 use super::Cpu;
 use super::kernels::{self, Run, Step};
@@ -23,6 +23,8 @@ pub struct Program {
     /// Prepared activations of one matrix product, shared by all: the plan's `activations`.
     scratch: Option<Memory>,
     scratch_bytes: u64,
+    /// What each thread works in, at most.
+    local_bytes: u64,
     functions: BTreeMap<String, Vec<Step>>,
     /// What the last call or copy left to be read.
     read: Vec<u8>,
@@ -34,17 +36,34 @@ impl Program {
     /// # Errors
     /// A kernel is not native, has constants that no kernel understands, or is bound to less than these need.
     pub fn new(cpu: &Cpu, plan: &Plan) -> Result<Program, Error> {
-        let mut scratch_bytes = 64;
+        let (mut scratch_bytes, mut local_bytes) = (64, 0);
         for function in plan.functions.values() {
             for step in &function.steps {
                 let kernel = native(plan, step)?;
                 check_step(plan, step, &kernel, function.max_rows)?;
                 scratch_bytes = scratch_bytes.max(kernel.scratch_bytes(function.max_rows));
+                local_bytes = local_bytes.max(kernel.local_bytes(function.max_rows));
             }
         }
         let buffers = plan.buffers.iter().map(|_| None).collect();
         let functions = BTreeMap::new();
-        Ok(Program { cpu: cpu.clone(), buffers, scratch: None, scratch_bytes, functions, read: Vec::new() })
+        let (cpu, read) = (cpu.clone(), Vec::new());
+        Ok(Program { cpu, buffers, scratch: None, scratch_bytes, local_bytes, functions, read })
+    }
+
+    /// Refuses what threads would work in where there is less memory. It is no part of the memory plan, as it depends on their
+    /// number; in real plans it is some hundred KiB each.
+    fn check_threads(&self) -> Result<(), Error> {
+        let bytes = self.local_bytes.saturating_mul(self.cpu.pool().members() as u64);
+        // Not worth asking the system for less.
+        const WORTH_ASKING: u64 = 16 << 20;
+        let room = if bytes > WORTH_ASKING { room::memory() } else { None };
+        match room {
+            Some(room) if bytes > room.bytes => {
+                Err(Error::OutOfMemory { what: "what threads work in; `--threads 1` takes least".to_owned(), bytes })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn view(&self, buffer: usize, offset: u64, bytes: u64) -> Option<View> {
@@ -156,6 +175,7 @@ fn memory(buffer: &Buffer, entries: &dyn Entries) -> Result<Memory, Error> {
 
 impl device::Program for Program {
     fn load(&mut self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error> {
+        self.check_threads()?;
         for (buffer, place) in plan.buffers.iter().zip(&mut self.buffers) {
             if place.is_none() {
                 *place = Some(memory(buffer, entries)?);

@@ -58,7 +58,8 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: i32, x: &[f32]
                 }
             };
             let to = to.sub(g * group);
-            to.add(record.sums).cast::<i32>().add(g).write(-zero * sum);
+            // Of activations that are not finite, the sum is any number.
+            to.add(record.sums).cast::<i32>().add(g).write((-zero).wrapping_mul(sum));
             to.add(record.scales).cast::<f32>().add(g).write(greatest / 127.0);
         }
     }
