@@ -27,8 +27,6 @@ pub use carried::NAMES as CARRIED_FILES;
 pub use convert::{Conversion, ConvertReport, convert};
 pub(crate) use directory::OutputDirectory;
 pub use examine::{Closest, Examination, Weights, examine, is_packed};
-#[cfg(fuzzing)]
-pub use import::read_gguf;
 pub(crate) use json::read_config as read_json;
 pub use mapping::Mapping;
 pub use model_dir::{CarriedFile, ModelDir, ModelJson, SourceFile, TensorInfo};
@@ -36,3 +34,6 @@ pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};
 pub use problems::TensorProblems;
 pub use source::{Outline, Source};
 pub use workplace::Workplace;
+
+#[cfg(fuzzing)]
+pub use import::read_gguf;

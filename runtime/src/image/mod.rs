@@ -54,16 +54,6 @@ pub enum Error {
         /// [`MAX_PIXELS`].
         limit: u64,
     },
-    /// An edge that is longer than any that is resized.
-    #[error("the picture has {width} × {height} pixels, no edge may be longer than {limit}; cut it first")]
-    Edge {
-        /// Pixels.
-        width: u32,
-        /// Pixels.
-        height: u32,
-        /// Pixels.
-        limit: u32,
-    },
     /// More bytes than are ever read.
     #[error("the picture has {bytes} bytes, at most {limit} are read")]
     Bytes {

@@ -6,8 +6,6 @@
 //! Only the window of the result that is asked for is computed, so that a very long picture of which only the
 //! centre is wanted costs no more than that.
 
-use std::collections::VecDeque;
-
 use dwindle_bundle::Resample;
 
 use super::Size;
@@ -114,15 +112,18 @@ fn largest_weight(filter: fn(f64) -> f64, support: f64, stretch: f64, scale: f64
 }
 
 /// `source` (`[from.height, from.width, 3]`) resized to `to`; of the result only `window`, `[height, width, 3]`.
-///
-/// Of the picture between the two passes, only those rows are there that a row of the result needs.
 pub(super) fn resize(source: &[u8], from: Size, to: Size, window: Window, resample: Resample) -> Vec<u8> {
     let across = Taps::new(resample, from.width, to.width, window.left..window.left + window.size.width);
     let down = Taps::new(resample, from.height, to.height, window.top..window.top + window.size.height);
     let (width, height) = (window.size.width as usize, window.size.height as usize);
-    let (row_bytes, narrow_bytes) = (from.width as usize * 3, width * 3);
-    let narrow = |y: usize, result: &mut [u8]| {
-        let row = &source[y * row_bytes..][..row_bytes];
+    let row_bytes = from.width as usize * 3;
+
+    // Only the source rows that the second pass reads.
+    let first = (0..height).map(|y| down.starts[y]).min().unwrap_or(0);
+    let last = (0..height).map(|y| down.starts[y] + down.counts[y]).max().unwrap_or(0);
+    let mut narrow = vec![0u8; (last - first) * width * 3];
+    let source_rows = source.chunks_exact(row_bytes).skip(first);
+    for (row, result) in source_rows.zip(narrow.chunks_exact_mut(width * 3)) {
         for (x, pixel) in result.chunks_exact_mut(3).enumerate() {
             let (start, weights) = across.of(x);
             let mut sums = [across.half(); 3];
@@ -135,24 +136,14 @@ pub(super) fn resize(source: &[u8], from: Size, to: Size, window: Window, resamp
                 pixel[channel] = across.round(sums[channel]);
             }
         }
-    };
+    }
 
-    let mut result = vec![0u8; height * narrow_bytes];
-    let mut sums = vec![0i32; narrow_bytes];
-    // Narrow rows from `first` on. Rows of the result need later ones the later they come.
-    let (mut first, mut rows, mut spare) = (0, VecDeque::new(), Vec::new());
-    for (y, row) in result.chunks_exact_mut(narrow_bytes).enumerate() {
+    let mut result = vec![0u8; height * width * 3];
+    let mut sums = vec![0i32; width * 3];
+    for (y, row) in result.chunks_exact_mut(width * 3).enumerate() {
         let (start, weights) = down.of(y);
-        let gone = rows.len().min(start.saturating_sub(first));
-        spare.extend(rows.drain(..gone));
-        first = if rows.is_empty() { start } else { first + gone };
-        while first + rows.len() < start + weights.len() {
-            let mut next = spare.pop().unwrap_or_else(|| vec![0u8; narrow_bytes]);
-            narrow(first + rows.len(), &mut next);
-            rows.push_back(next);
-        }
         sums.fill(down.half());
-        for (source, &weight) in rows.iter().skip(start - first).zip(weights) {
+        for (source, &weight) in narrow[(start - first) * width * 3..].chunks_exact(width * 3).zip(weights) {
             for (sum, &value) in sums.iter_mut().zip(source) {
                 *sum += i32::from(value) * i32::from(weight);
             }

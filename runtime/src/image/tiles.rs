@@ -7,9 +7,6 @@ use super::load::Picture;
 use super::resize::{Window, resize};
 use super::{Error, Size, anyres};
 
-/// The longest edge that a picture may have: resampling takes memory in proportion to edges, whatever the other one is.
-const MAX_PICTURE_EDGE: u32 = 1 << 18;
-
 /// The longest edge that a picture is resized to before its centre is cut out.
 const MAX_EDGE: u64 = 1 << 24;
 
@@ -31,12 +28,8 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Input`] for an `input` that makes no sense, [`Error::Rows`] where its buffer is too small,
-    /// [`Error::Aspect`] and [`Error::Edge`] for a picture like a thread.
+    /// [`Error::Aspect`] for a picture like a thread.
     pub fn new(picture: &Picture, input: &ImageInput) -> Result<Prepared, Error> {
-        let Size { width, height } = picture.size;
-        if width.max(height) > MAX_PICTURE_EDGE {
-            return Err(Error::Edge { width, height, limit: MAX_PICTURE_EDGE });
-        }
         let tile = input.tile.clone();
         let edge = Size { width: tile.width, height: tile.height };
         let grid = layout::grid(input, picture.size)?;

@@ -159,23 +159,13 @@ fn demo_pictures_take_as_many_tokens_as_expected() {
 fn extreme_pictures_are_bounded() {
     let onevision = input("tests/golden/llava_onevision", 4);
     let clip = input("tests/golden/llava_1_5", 7);
-    for (width, height) in [(1, 1), (1, 50_000), (50_000, 1), (3, 2), (1, 1 << 18), (1 << 18, 1)] {
+    for (width, height) in [(1, 1), (1, 50_000), (50_000, 1), (3, 2)] {
         let picture = Picture::from_rgb(width, height, vec![90; (width * height * 3) as usize]).unwrap();
         let prepared = Prepared::new(&picture, &onevision).unwrap();
         assert!(prepared.blends().iter().all(|b| b.index.iter().all(|&i| i <= onevision.newline.unwrap() as i32)));
         assert_eq!(prepared.tiles().count(), prepared.tiles().len());
         let cut: Vec<f32> = Prepared::new(&picture, &clip).unwrap().tiles().flatten().collect();
         assert_eq!(cut.len(), 3 * 28 * 28);
-    }
-}
-
-#[test]
-fn threads_are_refused() {
-    let input = input("tests/golden/llava_onevision", 4);
-    for (width, height) in [((1 << 18) + 1, 1), (1, 1_000_000)] {
-        let picture = Picture::from_rgb(width, height, vec![90; (width * height * 3) as usize]).unwrap();
-        let error = Prepared::new(&picture, &input).unwrap_err();
-        assert!(matches!(error, Error::Edge { limit: 262_144, .. }), "{error}");
     }
 }
 
