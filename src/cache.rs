@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use dwindle_bundle::Mapping;
 
 /// Environment variable that names another cache directory.
 pub const CACHE_VARIABLE: &str = "DWINDLE_CACHE";
@@ -47,7 +48,9 @@ impl Key {
     /// Makes the key depend on a file's contents.
     pub fn add_file(&mut self, path: &Path) -> Result<()> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = Mapping::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        file.will_read();
+        hasher.update_rayon(&file);
         self.add(hasher.finalize().as_bytes());
         Ok(())
     }

@@ -13,7 +13,8 @@ pub struct Interrupted;
 const BAD_INPUT: u8 = 3;
 const DOES_NOT_FIT: u8 = 4;
 const DEVICE: u8 = 5;
-const DAMAGED: u8 = 6;
+/// A file is not what it was when it was written.
+pub const DAMAGED: u8 = 6;
 const INTERRUPTED: u8 = 130;
 
 /// Prints the error and its causes on stderr, and chooses the exit code.
@@ -66,6 +67,9 @@ fn code(error: &anyhow::Error) -> u8 {
             use dwindle_compiler::Error;
             if matches!(error, Error::DiskSpace { .. } | Error::Memory { .. } | Error::Fit { .. }) {
                 return DOES_NOT_FIT;
+            }
+            if matches!(error, Error::Shortened { .. }) {
+                return DAMAGED;
             }
         }
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {

@@ -74,6 +74,7 @@ fn main() -> ExitCode {
     quiet_device_selection();
     let options = Options::parse();
     start_logging(options.verbose);
+    dwindle_bundle::exit_when_shortened(exit::DAMAGED);
     let result = match options.command {
         Command::Convert(options) => convert::run(options),
         Command::Quantize(options) => quantize::run(options),

@@ -12,6 +12,7 @@ mod imports;
 mod kernels;
 mod memory;
 mod mlc;
+mod shortened;
 mod targets;
 mod tidy;
 mod tokenizers;

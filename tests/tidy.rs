@@ -28,7 +28,7 @@ fn files(folders: &[&str], extension: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-const CODE: [&str; 7] = ["schemes", "quant", "compiler", "runtime", "src", "tests", "benches"];
+const CODE: [&str; 8] = ["schemes", "quant", "compiler", "runtime", "src", "tests", "benches", "fuzz/fuzz_targets"];
 
 /// Prints all violations at once.
 #[track_caller]
@@ -56,7 +56,7 @@ fn is_test_file(path: &Path) -> bool {
         }
         declared
     });
-    let below = |part: &std::ffi::OsStr| part == "tests" || part == "benches";
+    let below = |part: &std::ffi::OsStr| part == "tests" || part == "benches" || part == "fuzz";
     path.iter().any(below) || path.ancestors().any(|above| DECLARED.contains(above))
 }
 
@@ -143,9 +143,10 @@ fn no_unwrap_outside_tests() {
 fn unsafe_stands_only_in_a_few_known_places() {
     let allowed = [
         "quant/src/wide.rs",
-        "compiler/src/checkpoint/mapping.rs",
         "compiler/src/checkpoint/safetensors.rs",
-        "runtime/bundle/src/reader.rs",
+        // Files are mapped, and a signal handler knows where.
+        "runtime/bundle/src/mapping.rs",
+        "runtime/bundle/src/mapping/guard.rs",
         "runtime/src/device/",
         "src/main.rs",
     ];

@@ -46,6 +46,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file that another program cut while it was read.
+    #[error("{}: shortened by another program while it was read; copy or download it again", path.display())]
+    Shortened {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A tensor whose element type cannot be used as it should be.
     #[error("tensor `{tensor}` is stored as {dtype}: expected {expected}")]
     UnsupportedDtype {

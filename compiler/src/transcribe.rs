@@ -155,6 +155,10 @@ impl Transcript {
             scratch.with(|scratch| tensors[*index].transcribe(rows, self.mode, &self.writer, scratch))
         };
         let streamed = stream::stream(file, blocks, wanted, progress, &encode)?;
+        // What was cut of a page reads as zeros; more than that ends the process.
+        if !file.mapping().is_whole().map_err(Error::io("read", file.path()))? {
+            return Err(Error::Shortened { path: file.path().to_owned() });
+        }
         let outcomes = outcomes(&tensors, streamed.results.into_iter().map(|((index, _), stats)| (index, stats)));
         self.outcomes.extend(outcomes);
         Ok(streamed.hashed)

@@ -1,7 +1,7 @@
 //! LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326; transformers' `modeling_llava_onevision.py`): SigLIP's features,
 //! projected into the embeddings of a Qwen 2 decoder. One picture is several tiles, chosen by its aspect ratio.
 
-use dwindle_bundle::{ImageInput, Tiling};
+use dwindle_bundle::{ImageInput, MAX_IMAGE_ROWS, Tiling};
 use serde_json::{Map, Value};
 
 use super::decoder::Decoder;
@@ -14,9 +14,6 @@ use super::tower::{Kind, Tower};
 use super::{Family, qwen2};
 
 const NAME: &str = "llava_onevision";
-
-/// Rows of pictures that a model may keep: a multiple of what the largest published grids need.
-const MAX_IMAGE_ROWS: usize = 1 << 18;
 
 /// Understands a configuration and that of the image processor, without which the pixels are not known.
 pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Result<Box<dyn Family>, Error> {
@@ -55,7 +52,7 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
     }
     let grid = |size: &[u32; 2]| size.iter().map(|&n| (n as usize).div_ceil(tower.image_size)).product::<usize>();
     let newline = (1 + pinpoints.iter().map(grid).max().unwrap_or(0)) * tower.patches();
-    if newline >= MAX_IMAGE_ROWS {
+    if newline >= MAX_IMAGE_ROWS as usize {
         keys.refuse("image_grid_pinpoints", format!("grids of fewer than {MAX_IMAGE_ROWS} features, not {newline}"));
     }
     keys.finish(&mut problems);

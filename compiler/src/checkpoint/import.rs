@@ -61,6 +61,21 @@ impl Rows {
     }
 }
 
+/// Opens a GGUF file and reads all rows of its tensors, for fuzzing.
+///
+/// # Errors
+/// What [`Conversion`](super::Conversion) would say.
+#[cfg(fuzzing)]
+pub fn read_gguf(path: &Path) -> Result<()> {
+    let file = gguf::Gguf::open(path)?;
+    let mut rows = Rows::default();
+    for (name, offer) in file.offers() {
+        let (n, _) = super::matrix(&offer.shape);
+        file.read(name, 0..n, &mut rows)?;
+    }
+    Ok(())
+}
+
 /// A source whose weights are packed already.
 pub(crate) trait Packed: Sync {
     /// The directory or file, for messages.

@@ -42,3 +42,6 @@ pub(crate) use model_dir::{MODEL_SAFETENSORS, matrix, stored_layout};
 pub use problems::TensorProblems;
 pub use source::{Outline, Source};
 pub use workplace::Workplace;
+
+#[cfg(fuzzing)]
+pub use import::read_gguf;

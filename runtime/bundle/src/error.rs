@@ -63,6 +63,14 @@ pub enum Error {
         /// Where and what.
         why: String,
     },
+    /// Pictures are to be made into something that the plan does not take, or into far too much.
+    #[error("the image input of model `{model}` is invalid: {why}; compile it again")]
+    ImageInput {
+        /// The model.
+        model: String,
+        /// What does not fit.
+        why: String,
+    },
     /// The memory plan contradicts the plans it sums up.
     #[error("the bundle's memory plan is invalid: {why}; compile it again")]
     MemoryPlan {

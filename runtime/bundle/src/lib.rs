@@ -5,7 +5,9 @@
 //! format and nothing of graphs, schemes or devices.
 
 mod error;
+mod image;
 mod manifest;
+mod mapping;
 mod memory;
 pub mod native;
 mod plan;
@@ -15,17 +17,22 @@ pub mod room;
 mod rows16;
 mod validate;
 mod variant;
+mod work;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use image::MAX_IMAGE_ROWS;
 pub use manifest::*;
+pub use mapping::{Mapping, exit_when_shortened};
 pub use memory::*;
 pub use plan::*;
 pub use reader::{Bundle, SharedEntry};
-pub use record::{ATTENTION_PIECE, RECORD_ROWS, Record, TILE_BYTES, TILE_DEPTH, TILE_ROWS, tile_bytes};
+pub use record::{
+    ATTENTION_PIECE, MAX_LOCAL_BYTES, RECORD_ROWS, Record, SHARE_BYTES, TILE_BYTES, TILE_DEPTH, TILE_ROWS, tile_bytes,
+};
 pub use room::Room;
 pub use variant::{Variant, VariantModel};
 pub use writer::{ENTRY_ALIGNMENT, Sink, Writer};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Ensemble, Model};
 use crate::native::NativeKernel;
-use crate::plan::{BufferKind, Code, Plan};
+use crate::plan::{BufferKind, Plan};
 
 /// No real estimate comes near this; sums of two such sizes cannot overflow.
 const MAX_ESTIMATE: u64 = 1 << 40;
@@ -57,20 +57,13 @@ impl Plan {
             };
             *sum = sum.saturating_add(buffer.bytes);
         }
-        let natives: Vec<Option<NativeKernel>> = self.kernels.iter().map(|kernel| native(&kernel.code)).collect();
+        let natives: Vec<Option<NativeKernel>> = self.kernels.iter().map(|kernel| kernel.code.native()).collect();
         for function in self.functions.values() {
             let used = function.steps.iter().filter_map(|step| natives.get(step.kernel as usize)?.as_ref());
             let most = used.map(|kernel| kernel.scratch_bytes(function.max_rows)).max().unwrap_or(0);
             memory.activations = memory.activations.max(most);
         }
         memory
-    }
-}
-
-fn native(code: &Code) -> Option<NativeKernel> {
-    match code {
-        Code::Native { name, constants } => NativeKernel::from_code(name, constants).ok(),
-        Code::Wgsl { .. } => None,
     }
 }
 

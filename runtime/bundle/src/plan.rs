@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::native::NativeKernel;
+
 /// The numbers that vary from call to call; kernels see them as one uniform of four `u32`, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Call {
@@ -96,6 +98,16 @@ pub enum Code {
         /// Constants: shapes, formats, epilogues.
         constants: BTreeMap<String, serde_json::Value>,
     },
+}
+
+impl Code {
+    /// The native kernel, if it is one that this version knows.
+    pub(crate) fn native(&self) -> Option<NativeKernel> {
+        match self {
+            Code::Native { name, constants } => NativeKernel::from_code(name, constants).ok(),
+            Code::Wgsl { .. } => None,
+        }
+    }
 }
 
 /// How a kernel uses a binding.
@@ -196,7 +208,8 @@ impl Extent {
         match self {
             Extent::Fixed(n) => n,
             Extent::RowsPer(n) => call.rows.div_ceil(n),
-            Extent::LengthPer(n) => (call.position + call.rows).div_ceil(n),
+            // As the executor does, callers refuse calls whose last position has no number.
+            Extent::LengthPer(n) => call.position.saturating_add(call.rows).div_ceil(n),
         }
     }
 }

@@ -1,20 +1,19 @@
 //! Reads a bundle: the file is mapped, its structure checked, entries handed out as slices of the mapping.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use zip::{CompressionMethod, ZipArchive};
 
-use crate::validate::validate_plan;
+use crate::image::validate_image;
+use crate::mapping::Mapping;
 use crate::{Error, FORMAT_VERSION, MANIFEST_ENTRY, Manifest};
 
-/// The longest manifest that is read: far more than any real one, far less than memory.
-const MAX_MANIFEST_BYTES: usize = 64 << 20;
+/// The longest manifest that is read: far more than any real one. Parsed, it may take twenty times as much memory.
+const MAX_MANIFEST_BYTES: usize = 16 << 20;
 
 /// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read. Clones share all of
 /// it.
@@ -27,7 +26,7 @@ pub struct Bundle {
 
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(Mapping),
     Static(&'static [u8]),
 }
 
@@ -41,17 +40,8 @@ impl Bytes {
 
     /// Unmaps the pages of `range` until they are touched again, so that they do not count as resident memory.
     fn release(&self, range: Range<usize>) {
-        match self {
-            #[cfg(unix)]
-            Bytes::Mapped(map) => {
-                // SAFETY: the mapping is of a file and never written, so dropped pages come back with the same contents.
-                // Only a hint: where it fails, pages stay.
-                let _ =
-                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
-            }
-            #[cfg(not(unix))]
-            Bytes::Mapped(_) => {}
-            Bytes::Static(_) => {}
+        if let Bytes::Mapped(map) = self {
+            map.release(range);
         }
     }
 }
@@ -82,18 +72,13 @@ impl SharedEntry {
 impl Bundle {
     /// Opens a bundle file.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let at = |source| Error::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(at)?;
-        if file.metadata().map_err(at)?.is_dir() {
-            return Err(Error::WrongFileType { found: "it is a directory".to_owned() });
-        }
-        // SAFETY: the mapping is read-only. A bundle that another process truncates while it is in use ends this
-        // process with SIGBUS, as for every mapped file; bundles are replaced by renaming, never rewritten in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(at)?;
-        // A wish: what is not in the page cache yet is read in large pages, which saves most misses of the address
-        // translation (measured: a fifth of one core's bandwidth) and most page faults.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
+        let map = Mapping::open(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::InvalidInput => Error::WrongFileType { found: source.to_string() },
+            _ => Error::Io { path: path.to_owned(), source },
+        })?;
+        // What is not in the page cache yet is read in large pages, which saves most misses of the address translation
+        // (measured: a fifth of one core's bandwidth) and most page faults.
+        map.prefer_large_pages();
         Self::new(Bytes::Mapped(map))
     }
 
@@ -211,7 +196,9 @@ impl Bundle {
 fn validate_target(manifest: &Manifest) -> Result<(), Error> {
     let Manifest { models, ensemble, memory, entries, .. } = manifest;
     for model in models {
-        validate_plan(&model.plan, entries).map_err(|why| Error::Plan { model: model.name.clone(), why })?;
+        let invalid = |why: String| Error::Plan { model: model.name.clone(), why };
+        model.plan.check(entries, model.context).map_err(invalid)?;
+        validate_image(model).map_err(|why| Error::ImageInput { model: model.name.clone(), why })?;
     }
     memory.validate(models, ensemble.as_ref()).map_err(|why| Error::MemoryPlan { why })
 }
@@ -223,7 +210,7 @@ fn locate_entries(bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>, Error>
     let damaged = |why: String| Error::Damaged { why };
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| damaged(e.to_string()))?;
     check_manifest_crc(&mut archive)?;
-    let mut entries = BTreeMap::new();
+    let mut entries: BTreeMap<String, Range<usize>> = BTreeMap::new();
     for index in 0..archive.len() {
         let file = archive.by_index_raw(index).map_err(|e| damaged(e.to_string()))?;
         let name = file.name().map_err(|e| damaged(e.to_string()))?.into_owned();
@@ -240,12 +227,21 @@ fn locate_entries(bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>, Error>
             return Err(damaged(format!("entry `{name}` is there twice")));
         }
     }
-    Ok(entries)
+    // Entries that share bytes could claim any amount of weights.
+    let mut places: Vec<_> = entries.iter().filter(|(_, range)| !range.is_empty()).collect();
+    places.sort_by_key(|(_, range)| range.start);
+    match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
+        Some(pair) => Err(damaged(format!("entries `{}` and `{}` overlap", pair[0].0, pair[1].0))),
+        None => Ok(entries),
+    }
 }
 
 /// The manifest holds everyone's hashes but its own: there the checksum of the ZIP entry stands in.
 fn check_manifest_crc(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<(), Error> {
     match archive.by_name(MANIFEST_ENTRY) {
+        Ok(file) if file.size() > MAX_MANIFEST_BYTES as u64 => {
+            Err(Error::Manifest { why: format!("{} bytes are too many", file.size()) })
+        }
         Ok(mut file) => match std::io::copy(&mut file, &mut std::io::sink()) {
             Ok(_) => Ok(()),
             Err(error) => Err(Error::Damaged { why: format!("`{MANIFEST_ENTRY}`: {error}") }),

@@ -1,6 +1,7 @@
-//! Scratch memory of native kernels: how long one row of prepared activations is, and what a kernel needs for all of a call's.
+//! Memory of native kernels besides their bindings: how long one row of prepared activations is, what a kernel needs for all of a
+//! call's, and what each thread works in.
 
-use crate::native::{Attention, CODES_3BIT, NativeKernel, Storage};
+use crate::native::{Attention, BLOCK_ROWS, CODES_3BIT, NativeKernel, Storage};
 
 /// Positions of the cache that one row's attention goes through at a time, each piece by itself.
 pub const ATTENTION_PIECE: usize = 256;
@@ -76,6 +77,53 @@ impl NativeKernel {
         }
     }
 }
+
+/// The most that a kernel may take of each thread's own memory: far more than any real one.
+pub const MAX_LOCAL_BYTES: u64 = 64 << 20;
+
+impl NativeKernel {
+    /// Memory that each thread works in while it does a step, on any processor, for calls of at most `max_rows` rows. An upper
+    /// bound, from which kernels' own arrays of a fixed size are left out.
+    pub fn local_bytes(&self, max_rows: u32) -> u64 {
+        let padded = |values: u64| values.saturating_add(64).saturating_mul(4);
+        let (lanes, piece) = (16_u64, 32_u64);
+        match self {
+            NativeKernel::MatMul(product) => {
+                let rows = u64::from(product.rows.unwrap_or(max_rows));
+                // A row, and its record; sums of a share's blocks; or a panel of unpacked weights and tiles of sums.
+                let blocks = u64::from(product.matrix.n).div_ceil(BLOCK_ROWS as u64).min(SHARE_BYTES / 64);
+                let sums = blocks.saturating_mul(lanes * RECORD_ROWS as u64 * 4);
+                match product.matrix.storage {
+                    Storage::Grouped { bits, group, .. } => {
+                        let record = Record::new(product.matrix.k, bits, group.max(1));
+                        let prepare = padded((record.groups * record.group) as u64).saturating_add(record.bytes as u64);
+                        let tiles = rows.div_ceil(TILE_ROWS as u64).saturating_mul(SHARE_TILES);
+                        prepare.max(sums).max(tiles.saturating_add(PANEL_BYTES))
+                    }
+                    Storage::Plain(_) => padded(product.matrix.k.into()),
+                }
+            }
+            NativeKernel::Attention(a) => {
+                let width = padded(a.head_dim.into());
+                width.saturating_mul(4 * piece).saturating_add(piece * piece * 4)
+            }
+            NativeKernel::Norm(n) => padded(n.columns.into()),
+            NativeKernel::RopeWriteKv(r) => {
+                let heads = u64::from(r.n_heads).saturating_add(2 * u64::from(r.n_kv_heads)).saturating_add(1);
+                padded(heads.saturating_mul(r.head_dim.into()))
+            }
+            NativeKernel::Rope(r) => padded((u64::from(r.n_heads) + 1).saturating_mul(r.head_dim.into())),
+            _ => 0,
+        }
+    }
+}
+
+/// Bytes of weights that a share of a product goes through, at most.
+pub const SHARE_BYTES: u64 = 512 << 10;
+
+/// Bytes of a share's unpacked weights, and of its sums for a tile of rows: eight blocks, of a piece of 512 columns.
+const PANEL_BYTES: u64 = SHARE_TILES * 16;
+const SHARE_TILES: u64 = 8 * TILE_BYTES as u64;
 
 /// What each piece of the cache leaves of each query: greatest score, sum of weights, weighted sums.
 fn attention_bytes(attention: &Attention) -> u64 {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::*;
 
-fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let buffer = |name: &str, bytes, kind| Buffer { name: name.to_owned(), bytes, kind };
     let port =
         |name: &str, buffer, rows| Port { name: name.to_owned(), buffer, dtype: PortType::F32, rows, columns: 4 };
@@ -29,6 +29,7 @@ fn plan() -> Plan {
         functions: [(
             "decode".to_owned(),
             Function {
+                max_rows: 2,
                 inputs: vec![port("x", 1, None)],
                 outputs: vec![port("y", 2, Some(2))],
                 steps: vec![Step {
@@ -36,14 +37,13 @@ fn plan() -> Plan {
                     bindings: vec![bind(0, 8192), bind(1, 32), bind(2, 32)],
                     grid: [Extent::RowsPer(4), Extent::Fixed(1), Extent::LengthPer(8)],
                 }],
-                ..Function::default()
             },
         )]
         .into(),
     }
 }
 
-fn manifest(plan: Plan) -> Manifest {
+pub(crate) fn manifest(plan: Plan) -> Manifest {
     let estimates =
         Estimates { process: 1000, staging: 0, models: vec![ModelEstimates { tokenizer: 100, picture: 10 }] };
     Manifest {
@@ -180,6 +180,22 @@ fn damage_is_found() {
     );
 }
 
+/// Two entries of the directory that claim the same bytes of the file.
+#[test]
+fn entries_do_not_overlap() {
+    let mut bytes = written(plan());
+    let at = |bytes: &[u8], name: &str| {
+        let mut places = bytes.windows(name.len()).enumerate().filter(|(_, w)| *w == name.as_bytes());
+        places.next_back().unwrap().0
+    };
+    // In the central directory, a name stands 46 bytes behind the beginning of its record, 4 behind the place of the entry.
+    let (text, weights) = (at(&bytes, "kernels/double.wgsl"), at(&bytes, "weights.0"));
+    let place: [u8; 4] = bytes[weights - 4..weights].try_into().unwrap();
+    bytes[text - 4..text].copy_from_slice(&place);
+    let error = open(&bytes).unwrap_err().to_string();
+    assert!(error.contains("damaged or incomplete"), "{error}");
+}
+
 #[test]
 fn other_versions_are_refused_before_their_fields() {
     let folder = tempfile::tempdir().unwrap();
@@ -207,6 +223,14 @@ fn plans_are_checked() {
         plan.functions.get_mut("decode").unwrap()
     }
     check_plan(|p| p.max_rows = 0, expect!["the plan of model `tiny` is invalid: max_rows is 0"]);
+    check_plan(
+        |p| decode(p).max_rows = 0,
+        expect!["the plan of model `tiny` is invalid: function `decode` has calls of at most 0 rows, the plan of 2"],
+    );
+    check_plan(
+        |p| decode(p).max_rows = 3,
+        expect!["the plan of model `tiny` is invalid: function `decode` has calls of at most 3 rows, the plan of 2"],
+    );
     check_plan(|p| p.buffers[1].bytes = 6, expect!["the plan of model `tiny` is invalid: buffer `x` has 6 bytes"]);
     check_plan(
         |p| p.buffers[2].name = "x".to_owned(),
@@ -239,6 +263,20 @@ fn plans_are_checked() {
     check_plan(
         |p| decode(p).outputs[0].rows = Some(3),
         expect!["the plan of model `tiny` is invalid: function `decode`: port `y` has 3 rows of 4 in 32 bytes"],
+    );
+    check_plan(
+        |p| p.buffers[1].bytes = 16,
+        expect!["the plan of model `tiny` is invalid: function `decode`: port `x` has 2 rows of 4 in 16 bytes"],
+    );
+    check_plan(
+        |p| decode(p).outputs[0].rows = Some(0),
+        expect!["the plan of model `tiny` is invalid: function `decode`: port `y` has 0 rows of 4 in 32 bytes"],
+    );
+    check_plan(
+        |p| (decode(p).outputs[0].rows, decode(p).outputs[0].columns) = (Some(u32::MAX), u32::MAX),
+        expect![
+            "the plan of model `tiny` is invalid: function `decode`: port `y` has 4294967295 rows of 4294967295 in 32 bytes"
+        ],
     );
     check_plan(
         |p| decode(p).steps[0].kernel = 1,
@@ -475,6 +513,10 @@ fn further_targets_are_checked_too() {
     check(
         |m| m.also[0].models.clear(),
         expect!["the bundle's manifest is invalid: target `cpu` has plans for 0 models of 1"],
+    );
+    check(
+        |m| m.also.extend(vec![m.also[0].clone(); 9]),
+        expect!["the bundle's manifest is invalid: it has plans for 11 targets"],
     );
     check(|m| m.also[0].models[0].plan.max_rows = 0, expect!["the plan of model `tiny` is invalid: max_rows is 0"]);
     check(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Entry;
 use crate::plan::{Access, Binding, BufferKind, Code, Extent, Function, Kernel, Plan, Port};
+use crate::work::validate_work;
 
 /// No buffer of a real plan comes near this; sums of two such sizes cannot overflow.
 const MAX_BUFFER_BYTES: u64 = 1 << 40;
@@ -11,10 +12,27 @@ const MAX_BUFFER_BYTES: u64 = 1 << 40;
 /// Invocations of a workgroup that no device exceeds.
 const MAX_WORKGROUP: u32 = 4096;
 
-/// Says what is wrong with the plan, if anything is.
-pub(crate) fn validate_plan(plan: &Plan, entries: &BTreeMap<String, Entry>) -> Result<(), String> {
+impl Plan {
+    /// Says what is wrong with the plan, if anything is: what [`Bundle::open`](crate::Bundle::open) checks of each. `context` are the
+    /// positions that a call may reach.
+    ///
+    /// # Errors
+    /// Where and what.
+    pub fn check(&self, entries: &BTreeMap<String, Entry>, context: u32) -> Result<(), String> {
+        validate_plan(self, entries)?;
+        validate_work(self, context)
+    }
+}
+
+fn validate_plan(plan: &Plan, entries: &BTreeMap<String, Entry>) -> Result<(), String> {
     if plan.max_rows == 0 {
         return Err("max_rows is 0".to_owned());
+    }
+    for (name, function) in &plan.functions {
+        if function.max_rows == 0 || function.max_rows > plan.max_rows {
+            let (rows, most) = (function.max_rows, plan.max_rows);
+            return Err(format!("function `{name}` has calls of at most {rows} rows, the plan of {most}"));
+        }
     }
     let mut names = BTreeSet::new();
     for buffer in &plan.buffers {
@@ -61,7 +79,7 @@ fn validate_kernel(kernel: &Kernel, entries: &BTreeMap<String, Entry>) -> Result
 fn validate_function(plan: &Plan, function: &Function) -> Result<(), String> {
     let ports = function.inputs.iter().map(|p| (p, BufferKind::Input));
     for (port, kind) in ports.chain(function.outputs.iter().map(|p| (p, BufferKind::Output))) {
-        validate_port(plan, port, &kind).map_err(|why| format!("port `{}` {why}", port.name))?;
+        validate_port(plan, port, &kind, function.max_rows).map_err(|why| format!("port `{}` {why}", port.name))?;
     }
     for (index, step) in function.steps.iter().enumerate() {
         let place = |why: String| format!("step {index} {why}");
@@ -90,13 +108,14 @@ fn bound_both_ways(bindings: &[Binding], accesses: &[Access]) -> Option<u32> {
     bound_as(Access::ReadWrite).find(|buffer| bound_as(Access::Read).any(|read| read == *buffer))
 }
 
-fn validate_port(plan: &Plan, port: &Port, kind: &BufferKind) -> Result<(), String> {
+fn validate_port(plan: &Plan, port: &Port, kind: &BufferKind, max_rows: u32) -> Result<(), String> {
     let buffer = plan.buffers.get(port.buffer as usize).ok_or("has no buffer")?;
     if buffer.kind != *kind {
         return Err(format!("lies in buffer `{}` of another kind", buffer.name));
     }
-    let rows = u64::from(port.rows.unwrap_or(1));
-    if rows * u64::from(port.columns) * 4 > buffer.bytes || port.columns == 0 {
+    let rows = port.rows.unwrap_or(max_rows);
+    let bytes = u64::from(rows).checked_mul(u64::from(port.columns)).and_then(|values| values.checked_mul(4));
+    if rows == 0 || port.columns == 0 || bytes.is_none_or(|bytes| bytes > buffer.bytes) {
         return Err(format!("has {rows} rows of {} in {} bytes", port.columns, buffer.bytes));
     }
     Ok(())

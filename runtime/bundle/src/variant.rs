@@ -34,6 +34,9 @@ pub struct VariantModel {
     pub plan: Plan,
 }
 
+/// The most targets of a bundle; there are three.
+const MAX_TARGETS: usize = 8;
+
 impl Manifest {
     /// All targets, [`Manifest::target`] first.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
@@ -65,6 +68,9 @@ impl Manifest {
 
     /// Says what is wrong with the list of targets, if anything is.
     pub(crate) fn validate_targets(&self) -> Result<(), String> {
+        if self.also.len() >= MAX_TARGETS {
+            return Err(format!("it has plans for {} targets", 1 + self.also.len()));
+        }
         let mut names = BTreeSet::new();
         for target in self.targets() {
             if !names.insert(&target.name) {

@@ -27,9 +27,7 @@ impl Blend {
 /// The tiles of a picture of this size, in columns and rows of the grid; `None`: the base tile only.
 pub(super) fn grid(input: &ImageInput, picture: Size) -> Result<Option<Size>, Error> {
     let tile = &input.tile;
-    if tile.width == 0 || tile.height == 0 || tile.rows == 0 || tile.columns == 0 {
-        return Err(Error::Input("its tiles are empty".into()));
-    }
+    input.check().map_err(Error::Input)?;
     let grid = match &input.tiling {
         Tiling::CenterCrop { .. } | Tiling::Stretch => None,
         Tiling::AnyRes { pinpoints, .. } => {
@@ -51,11 +49,8 @@ pub(super) fn grid(input: &ImageInput, picture: Size) -> Result<Option<Size>, Er
     let tiles = 1 + grid.map_or(0, |grid| u64::from(grid.width) * u64::from(grid.height));
     let needed = tiles.saturating_mul(u64::from(tile.rows) * u64::from(tile.columns));
     let room = u64::from(input.newline.unwrap_or(input.max_image_rows).min(input.max_image_rows));
-    if needed > room || needed > i32::MAX as u64 {
+    if needed > room {
         return Err(Error::Rows { width: picture.width, height: picture.height, needed, room });
-    }
-    if input.newline.is_some_and(|row| row >= input.max_image_rows) {
-        return Err(Error::Input("its newline lies outside of the image rows".into()));
     }
     Ok(grid)
 }

@@ -22,6 +22,9 @@ pub enum Memory {
     Owned(MmapRaw),
     /// An entry of the bundle, where it lies; never written.
     Entry(SharedEntry),
+    /// The last so many bytes of a mapping but its guard.
+    #[cfg(any(test, fuzzing))]
+    Guarded(MmapRaw, std::ops::Range<usize>),
 }
 
 impl Memory {
@@ -29,6 +32,25 @@ impl Memory {
     pub fn zeroed(bytes: usize) -> Option<Memory> {
         // Mappings begin at pages, and are not empty.
         MmapOptions::new().len(bytes.max(ALIGNMENT)).map_anon().ok().map(|map| Memory::Owned(map.into()))
+    }
+
+    /// Zeroed memory of which no byte behind the last can be touched, where the system is asked in a way that is known here; begins at a multiple of 4,
+    /// or of [`ALIGNMENT`] where `bytes` is one.
+    #[cfg(any(test, fuzzing))]
+    pub fn guarded(bytes: usize) -> Option<Memory> {
+        // As large as pages are anywhere.
+        const GUARD: usize = 64 << 10;
+        let end = bytes.checked_next_multiple_of(GUARD)?;
+        let map = MmapRaw::from(MmapOptions::new().len(end.checked_add(GUARD)?).map_anon().ok()?);
+        #[cfg(target_os = "linux")]
+        {
+            let guard = map.as_mut_ptr().wrapping_add(end);
+            // SAFETY: the range is the last part of a mapping that nothing else knows of.
+            let protected = unsafe { libc::mprotect(guard.cast(), GUARD, libc::PROT_NONE) };
+            assert_eq!(protected, 0, "{}", std::io::Error::last_os_error());
+        }
+        let begin = end - bytes.next_multiple_of(4);
+        Some(Memory::Guarded(map, begin..begin + bytes))
     }
 
     /// The entry itself, if it lies at an aligned address.
@@ -52,6 +74,8 @@ impl Memory {
         let (first, bytes, writable) = match self {
             Memory::Owned(map) => (map.as_ptr(), map.len(), true),
             Memory::Entry(entry) => (entry.as_ptr(), entry.len(), false),
+            #[cfg(any(test, fuzzing))]
+            Memory::Guarded(map, range) => (map.as_ptr().wrapping_add(range.start), range.len(), true),
         };
         View { first, bytes, writable }
     }

@@ -15,6 +15,8 @@ mod memory;
 mod pool;
 mod program;
 mod topology;
+#[cfg(any(test, fuzzing))]
+pub mod trial;
 
 use std::sync::Arc;
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use dwindle_bundle::native::NativeKernel;
-use dwindle_bundle::{Buffer, BufferKind, Call, Code, Plan, Step as PlanStep};
+use dwindle_bundle::{Buffer, BufferKind, Call, Code, Plan, Step as PlanStep, room};
 
 use super::Cpu;
 use super::kernels::{self, Run, Step};
-use super::memory::{Memory, View};
+use super::memory::{ALIGNMENT, Memory, View};
 use crate::Error;
 use crate::device::{self, Entries};
 
@@ -23,6 +23,8 @@ pub struct Program {
     /// Prepared activations of one matrix product, shared by all: the plan's `activations`.
     scratch: Option<Memory>,
     scratch_bytes: u64,
+    /// What each thread works in, at most.
+    local_bytes: u64,
     functions: BTreeMap<String, Vec<Step>>,
     /// What the last call or copy left to be read.
     read: Vec<u8>,
@@ -32,19 +34,36 @@ impl Program {
     /// A plan without memory.
     ///
     /// # Errors
-    /// A kernel is not native or has constants that no kernel understands.
+    /// A kernel is not native, has constants that no kernel understands, or is bound to less than these need.
     pub fn new(cpu: &Cpu, plan: &Plan) -> Result<Program, Error> {
-        let mut scratch_bytes = 64;
+        let (mut scratch_bytes, mut local_bytes) = (64, 0);
         for function in plan.functions.values() {
             for step in &function.steps {
                 let kernel = native(plan, step)?;
-                kernels::needs(&kernel, function.max_rows).map_err(|why| refused(plan, step, &why))?;
+                check_step(plan, step, &kernel, function.max_rows)?;
                 scratch_bytes = scratch_bytes.max(kernel.scratch_bytes(function.max_rows));
+                local_bytes = local_bytes.max(kernel.local_bytes(function.max_rows));
             }
         }
         let buffers = plan.buffers.iter().map(|_| None).collect();
         let functions = BTreeMap::new();
-        Ok(Program { cpu: cpu.clone(), buffers, scratch: None, scratch_bytes, functions, read: Vec::new() })
+        let (cpu, read) = (cpu.clone(), Vec::new());
+        Ok(Program { cpu, buffers, scratch: None, scratch_bytes, local_bytes, functions, read })
+    }
+
+    /// Refuses what threads would work in where there is less memory. It is no part of the memory plan, as it depends on their
+    /// number; in real plans it is some hundred KiB each.
+    fn check_threads(&self) -> Result<(), Error> {
+        let bytes = self.local_bytes.saturating_mul(self.cpu.pool().members() as u64);
+        // Not worth asking the system for less.
+        const WORTH_ASKING: u64 = 16 << 20;
+        let room = if bytes > WORTH_ASKING { room::memory() } else { None };
+        match room {
+            Some(room) if bytes > room.bytes => {
+                Err(Error::OutOfMemory { what: "what threads work in; `--threads 1` takes least".to_owned(), bytes })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn view(&self, buffer: usize, offset: u64, bytes: u64) -> Option<View> {
@@ -54,19 +73,13 @@ impl Program {
     fn bind(&self, plan: &Plan, step: &PlanStep, max_rows: u32) -> Result<Step, Error> {
         let kernel = native(plan, step)?;
         let fail = |why: String| refused(plan, step, &why);
-        let needs = kernels::needs(&kernel, max_rows).map_err(fail)?;
-        if needs.len() != step.bindings.len() {
-            return Err(fail(format!("binds {} ranges, not {}", step.bindings.len(), needs.len())));
-        }
+        let needs = check_step(plan, step, &kernel, max_rows)?;
         let mut views = Vec::with_capacity(needs.len());
         for (index, (range, need)) in step.bindings.iter().zip(&needs).enumerate() {
             let view = self.view(range.buffer as usize, range.offset, range.bytes);
             let view = view.ok_or_else(|| {
                 fail(format!("binds {} bytes at {} of buffer {}", range.bytes, range.offset, range.buffer))
             })?;
-            if (view.len() as u64) < need.bytes {
-                return Err(fail(format!("needs {} bytes at binding {index}, not {}", need.bytes, view.len())));
-            }
             if need.written && !view.is_writable() {
                 return Err(fail(format!("writes weights at binding {index}")));
             }
@@ -75,6 +88,25 @@ impl Program {
         check_aliases(&needs, &views).map_err(fail)?;
         Ok(Step { kernel, views })
     }
+}
+
+/// What a step's kernel needs, where its bindings have as much.
+fn check_step(
+    plan: &Plan,
+    step: &PlanStep,
+    kernel: &NativeKernel,
+    max_rows: u32,
+) -> Result<Vec<kernels::Need>, Error> {
+    let needs = kernels::needs(kernel, max_rows).map_err(|why| refused(plan, step, &why))?;
+    if needs.len() != step.bindings.len() {
+        return Err(refused(plan, step, &format!("binds {} ranges, not {}", step.bindings.len(), needs.len())));
+    }
+    for (index, (range, need)) in step.bindings.iter().zip(&needs).enumerate() {
+        if range.bytes < need.bytes {
+            return Err(refused(plan, step, &format!("needs {} bytes at binding {index}, not {}", need.bytes, range.bytes)));
+        }
+    }
+    Ok(needs)
 }
 
 /// Ranges that a kernel reads as plain slices must not overlap what it writes; others may be the same, but not shifted.
@@ -107,7 +139,12 @@ fn refused(plan: &Plan, step: &PlanStep, why: &str) -> Error {
 }
 
 fn zeroed(bytes: u64, name: &str) -> Result<Memory, Error> {
-    let memory = usize::try_from(bytes).ok().and_then(Memory::zeroed);
+    // Tests and fuzzing learn of whatever touches what lies behind a buffer.
+    #[cfg(any(test, fuzzing))]
+    let allocate = Memory::guarded;
+    #[cfg(not(any(test, fuzzing)))]
+    let allocate = Memory::zeroed;
+    let memory = usize::try_from(bytes).ok().and_then(allocate);
     memory.ok_or_else(|| Error::OutOfMemory { what: format!("buffer `{name}`"), bytes })
 }
 
@@ -138,13 +175,15 @@ fn memory(buffer: &Buffer, entries: &dyn Entries) -> Result<Memory, Error> {
 
 impl device::Program for Program {
     fn load(&mut self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error> {
+        self.check_threads()?;
         for (buffer, place) in plan.buffers.iter().zip(&mut self.buffers) {
             if place.is_none() {
                 *place = Some(memory(buffer, entries)?);
             }
         }
         if self.scratch.is_none() {
-            self.scratch = Some(zeroed(self.scratch_bytes, "activations")?);
+            let bytes = self.scratch_bytes.checked_next_multiple_of(ALIGNMENT as u64).unwrap_or(u64::MAX);
+            self.scratch = Some(zeroed(bytes, "activations")?);
         }
         Ok(())
     }

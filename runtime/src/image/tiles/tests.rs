@@ -183,5 +183,7 @@ fn senseless_inputs_are_errors() {
     check(|input| input.tiling = Tiling::AnyRes { pinpoints: vec![], max_tiles: None }, "lists no sizes");
     check(|input| input.tiling = Tiling::AnyRes { pinpoints: vec![[17, 64]], max_tiles: None }, "cannot be cut");
     check(|input| input.newline = Some(20), "needs 272 image rows, the bundle has room for 20");
-    check(|input| input.tiling = Tiling::CenterCrop { shortest_edge: 0 }, "shorter edge of 0");
+    check(|input| input.tiling = Tiling::CenterCrop { shortest_edge: 0 }, "its shortest edge is 0 pixels");
+    check(|input| (input.tile.width, input.tile.height) = (30_000, 30_000), "its tiles have 30000 × 30000 pixels");
+    check(|input| input.max_image_rows = u32::MAX, "it has 4294967295 image rows");
 }

@@ -25,7 +25,7 @@ use plain::Plain;
 use prepare::{Prepare, Prepared};
 
 /// Bytes of weights that a share goes through again for each tile of activations.
-const SHARE_BYTES: usize = 512 << 10;
+const SHARE_BYTES: usize = dwindle_bundle::SHARE_BYTES as usize;
 
 /// Bindings by role; optional ones are 0 where they are absent.
 pub struct Bound {

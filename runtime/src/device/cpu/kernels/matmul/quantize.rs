@@ -61,7 +61,8 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x
             let to = to.sub(g * group);
             let scale = greatest / 127.0;
             match zero {
-                Some(zero) => to.add(record.sums).cast::<i32>().add(g).write(-(zero as i32) * sum),
+                // Of activations that are not finite, the sum is any number.
+                Some(zero) => to.add(record.sums).cast::<i32>().add(g).write((-(zero as i32)).wrapping_mul(sum)),
                 None => to.add(record.sums).cast::<f32>().add(g).write(scale * sum as f32),
             }
             to.add(record.scales).cast::<f32>().add(g).write(scale);
