@@ -43,6 +43,7 @@ use client::{Client, Patience, Subject};
 use download::Download;
 pub use error::Error;
 pub use listing::{Listing, RemoteFile};
+pub use settings::cache_location;
 use settings::Settings;
 
 use crate::progress::{Bars, Transfer};

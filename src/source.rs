@@ -13,6 +13,7 @@ use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
+use crate::output::note;
 use crate::progress::Bars;
 use crate::schemes;
 
@@ -142,13 +143,13 @@ impl Source {
                 }
                 let out = work.join(&named.name);
                 let quantization = Quantization::open(&model, scheme, method)?;
-                eprintln!("{}", quantization.work());
+                note!("{}", quantization.work());
                 quantization.run(&out, progress)?;
                 Ok(ModelDir::open(&out)?)
             }
             Source::Checkpoint(named) => {
                 let conversion = Conversion::open(&named.path, Some((scheme.clone(), method)))?;
-                eprintln!("{}", conversion.work());
+                note!("{}", conversion.work());
                 let (model, report) = conversion.run(&work.join(&named.name), progress)?;
                 warn(&report);
                 Ok(model)
@@ -215,6 +216,14 @@ impl Source {
         self.content_files()?.iter().map(length).sum()
     }
 
+    /// The file or directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            Source::Bundle(path) => path,
+            Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
+        }
+    }
+
     /// The name a model made of this gets.
     pub fn name(&self) -> &str {
         match self {
@@ -244,7 +253,7 @@ impl Source {
 }
 
 fn warn(report: &ConvertReport) {
-    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    report.warnings.iter().for_each(|warning| note!("warning: {warning}"));
 }
 
 fn is_gguf(path: &Path) -> bool {

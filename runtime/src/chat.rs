@@ -28,7 +28,7 @@ use crate::tokenizer::{TextStream, Tokenizer};
 pub use decoder::Decoder;
 pub(crate) use decoder::encode_picture;
 use slots::Slot;
-pub(crate) use slots::{by_picture, expand, row};
+pub(crate) use slots::{by_picture, expand, row, show_together};
 
 /// A chat asks for what its model or bundle cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +140,10 @@ pub struct Answer {
     /// Writing the answer.
     pub decode: Phase,
     /// Positions that were cached already and had to be computed again, because the template changed what stands before
-    /// them. 0 as long as conversations only grow.
+    /// them, or because of `reshown`. 0 as long as conversations only grow.
     pub recomputed: usize,
+    /// Pictures of earlier turns that had to be read again: some models see a picture in less detail beside others.
+    pub reshown: usize,
 }
 
 /// What a chat is made of besides its model.
@@ -298,6 +300,7 @@ impl<D: Decoder> Chat<D> {
         self.reset()?;
         let tokens = self.parts.tokenizer.encode(text, true)?;
         self.history.pictures = prepared;
+        slots::show_together(&mut self.history.pictures, 0);
         let result = expand(&tokens, self.parts.image.as_ref(), &self.history.pictures, 0)
             .map_err(crate::Error::from)
             .and_then(|new| self.answer(Prompt { keep: 0, new }, &mut generation));
@@ -329,20 +332,23 @@ impl<D: Decoder> Chat<D> {
         history.messages.push(Message { pictures: pictures.len(), ..Message::new(Role::User, text) });
         let first = history.pictures.len();
         history.pictures.extend(pictures);
+        let reshown = slots::show_together(&mut history.pictures, first);
         let rendered = template.render(&history.messages, true)?;
-        let prompt = self.prompt(&rendered, first)?;
+        let prompt = self.prompt(&rendered, first, reshown > 0)?;
         let recomputed = self.cached.len() - prompt.keep;
         let answer = self.answer(prompt, generation)?;
         self.history.said = Some(rendered + &answer.text);
         self.history.messages.push(Message::new(Role::Assistant, answer.text.clone()));
-        Ok(Answer { recomputed, ..answer })
+        Ok(Answer { recomputed, reshown, ..answer })
     }
 
-    /// What has to be computed for the rendered conversation, whose new pictures are those from `first` on.
-    fn prompt(&self, rendered: &str, first: usize) -> Result<Prompt, crate::Error> {
+    /// What has to be computed for the rendered conversation, whose new pictures are those from `first` on; `reshown` where
+    /// older ones have changed.
+    fn prompt(&self, rendered: &str, first: usize, reshown: bool) -> Result<Prompt, crate::Error> {
         let Parts { tokenizer, image, .. } = &self.parts;
         let History { pictures, pending, said, .. } = &self.history;
-        if let Some(rest) = said.as_deref().and_then(|said| slots::continuation(rendered, said)) {
+        let said = said.as_deref().filter(|_| !reshown);
+        if let Some(rest) = said.and_then(|said| slots::continuation(rendered, said)) {
             let mut new: Vec<Slot> = pending.iter().map(|&token| Slot::Token(token)).collect();
             new.extend(expand(&tokenizer.encode(rest, false)?, image.as_ref(), pictures, first)?);
             if !new.is_empty() {
@@ -371,6 +377,7 @@ impl<D: Decoder> Chat<D> {
             prefill: Phase::default(),
             decode: Phase::default(),
             recomputed: 0,
+            reshown: 0,
         };
         // What the repetition penalty looks at.
         let mut seen: Vec<u32> = self.cached.iter().chain(&prompt.new).filter_map(|slot| slot.token()).collect();

@@ -83,6 +83,8 @@ pub struct Turn {
     pub decode: Phase,
     /// Positions of the chat model's cache that had to be computed again; see [`Answer::recomputed`].
     pub recomputed: usize,
+    /// Pictures of earlier turns that had to be read again; see [`Answer::reshown`].
+    pub reshown: usize,
 }
 
 /// The model that sees for another.
@@ -226,6 +228,7 @@ impl<D: Decoder> Conversation<D> {
             prefill: Phase::default(),
             decode: Phase::default(),
             recomputed: 0,
+            reshown: 0,
         };
         let handed_over;
         let (message, pictures) = match &mut self.describer {
@@ -252,8 +255,8 @@ impl<D: Decoder> Conversation<D> {
         let answer = generate(&mut self.chat, message, pictures, generation)?;
         turn.encode.tokens += answer.encode.tokens;
         turn.encode.seconds += answer.encode.seconds;
-        let Answer { text, finish, prefill, decode, recomputed, .. } = answer;
-        Ok(Turn { answer: text, finish, prefill, decode, recomputed, ..turn })
+        let Answer { text, finish, prefill, decode, recomputed, reshown, .. } = answer;
+        Ok(Turn { answer: text, finish, prefill, decode, recomputed, reshown, ..turn })
     }
 
     /// Forgets the conversation; the models stay loaded.

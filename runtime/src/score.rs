@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dwindle_bundle::{Bundle, Model};
 
-use crate::chat::{self, encode_picture, row};
+use crate::chat::{self, encode_picture, row, show_together};
 use crate::device::{self, Options};
 use crate::image::{Picture, Prepared};
 use crate::{Error, Executor, Row, Session, budget};
@@ -42,7 +42,7 @@ impl Scorer {
     /// [`chat::Error`] where tokens and pictures do not fit together; those of session and device.
     pub fn score(&mut self, tokens: &[u32], pictures: &[Picture]) -> Result<Vec<f32>, Error> {
         let image = self.model.image.as_ref();
-        let prepared = match image {
+        let mut prepared = match image {
             Some(input) => pictures
                 .iter()
                 .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?)))
@@ -50,6 +50,7 @@ impl Scorer {
             None if pictures.is_empty() => Vec::new(),
             None => return Err(chat::Error::Blind { model: self.model.name.clone(), able: Vec::new() }.into()),
         };
+        show_together(&mut prepared, 0);
         let collapsed = collapse(tokens, image.map(|input| input.token), &prepared);
         let slots = chat::expand(&collapsed, image, &prepared, 0)?;
         let (have, context) = (0, self.session.context());

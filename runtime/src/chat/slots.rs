@@ -16,6 +16,8 @@ pub(crate) enum Slot {
     Picture {
         picture: usize,
         row: usize,
+        /// [`Prepared::is_among_others`]: its rows differ then.
+        is_among_others: bool,
     },
 }
 
@@ -42,8 +44,11 @@ pub(crate) fn expand(
     let mut next = first;
     for &token in tokens {
         if input.is_some_and(|input| input.token == token) {
-            let rows = pictures.get(next).map_or(0, |picture| picture.blends().len());
-            slots.extend((0..rows).map(|row| Slot::Picture { picture: next, row }));
+            if let Some(shown) = pictures.get(next) {
+                let is_among_others = shown.is_among_others();
+                let rows = 0..shown.blends().len();
+                slots.extend(rows.map(|row| Slot::Picture { picture: next, row, is_among_others }));
+            }
             next += 1;
         } else {
             slots.push(Slot::Token(token));
@@ -60,7 +65,7 @@ pub(crate) fn expand(
 pub(crate) fn row(slot: Slot, input: Option<&ImageInput>, pictures: &[Arc<Prepared>]) -> Row {
     match slot {
         Slot::Token(token) => Row::from(token),
-        Slot::Picture { picture, row } => {
+        Slot::Picture { picture, row, .. } => {
             Row { token: input.map_or(0, |input| input.token), blend: pictures[picture].blends()[row] }
         }
     }
@@ -77,6 +82,20 @@ pub(crate) fn by_picture(slots: &[Slot]) -> impl Iterator<Item = (Option<usize>,
         rest = after;
         (!part.is_empty()).then_some((shown, part))
     })
+}
+
+/// Shows pictures as they are seen alone or together, and says how many of the first `known` have changed.
+pub(crate) fn show_together(pictures: &mut [Arc<Prepared>], known: usize) -> usize {
+    let together = pictures.len() > 1;
+    let mut changed = 0;
+    for (number, picture) in pictures.iter_mut().enumerate() {
+        let shown = picture.shown(together);
+        if shown.is_among_others() != picture.is_among_others() {
+            changed += usize::from(number < known);
+            *picture = Arc::new(shown);
+        }
+    }
+    changed
 }
 
 /// How many slots both begin with.
@@ -109,7 +128,7 @@ mod tests {
 
     #[test]
     fn parts_have_one_picture_each() {
-        let (text, row) = (Slot::Token(1), |picture, row| Slot::Picture { picture, row });
+        let (text, row) = (Slot::Token(1), |picture, row| Slot::Picture { picture, row, is_among_others: false });
         let slots = [text, row(4, 0), row(4, 1), text, row(5, 0), row(6, 0), text];
         let parts: Vec<_> = by_picture(&slots).collect();
         assert_eq!(parts, [(Some(4), &slots[..4]), (Some(5), &slots[4..5]), (Some(6), &slots[5..])]);
