@@ -3,7 +3,7 @@
 //! There is no `--force`: whoever means it removes the file first.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwindle_bundle::Bundle;
@@ -80,20 +80,17 @@ pub fn check_beside(output: &Path, kind: Kind, sources: &[Source]) -> Result<()>
 /// The path without symbolic links, of which the last parts need not exist.
 fn resolved(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))?;
-    let mut missing = Vec::new();
-    let mut there = path.as_path();
-    loop {
-        if let Ok(whole) = there.canonicalize() {
-            return Ok(missing.iter().rev().fold(whole, |path, name| path.join(name)));
-        }
-        match (there.parent(), there.file_name()) {
-            (Some(parent), Some(name)) => {
-                missing.push(name.to_owned());
-                there = parent;
+    let mut place = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                place.pop();
             }
-            _ => return Ok(path),
+            _ => place.push(part),
         }
+        place = place.canonicalize().unwrap_or(place);
     }
+    Ok(place)
 }
 
 /// Whether both names lead to one file, as hard links do.
@@ -141,7 +138,11 @@ mod tests {
     #[test]
     fn sources_are_not_written_to() {
         let place = Place::new();
-        place.check("model", Kind::Bundle, expect!["DIR/model is or lies in DIR/model, which is read; name another output"]);
+        place.check(
+            "model",
+            Kind::Bundle,
+            expect!["DIR/model is or lies in DIR/model, which is read; name another output"],
+        );
         place.check(
             "model/model.safetensors",
             Kind::Bundle,
@@ -152,7 +153,11 @@ mod tests {
             Kind::Bundle,
             expect!["DIR/model/new/../new/out is or lies in DIR/model, which is read; name another output"],
         );
-        place.check("model/out", Kind::Directory, expect!["DIR/model/out is or lies in DIR/model, which is read; name another output"]);
+        place.check(
+            "model/out",
+            Kind::Directory,
+            expect!["DIR/model/out is or lies in DIR/model, which is read; name another output"],
+        );
         place.check("", Kind::Directory, expect!["DIR/ contains DIR/model, which is read; name another output"]);
         place.check("new", Kind::Bundle, expect!["written"]);
         place.check("new", Kind::Directory, expect!["written"]);
@@ -169,11 +174,29 @@ mod tests {
         symlink(path("nowhere"), path("dangling")).unwrap();
         symlink(path("thesis.txt"), path("thesis")).unwrap();
         fs::hard_link(path("model/model.safetensors"), path("hard")).unwrap();
-        place.check("link/out", Kind::Bundle, expect!["DIR/link/out is or lies in DIR/model, which is read; name another output"]);
-        place.check("hard", Kind::Tensors, expect!["DIR/hard is or lies in DIR/model, which is read; name another output"]);
-        place.check("thesis", Kind::Bundle, expect!["DIR/thesis exists and is no bundle; name another output, or remove it first"]);
-        place.check("dangling", Kind::Bundle, expect!["DIR/dangling is a symbolic link to nothing; name another output, or remove it first"]);
-        assert!(check(Path::new("/dev/null"), Kind::Tensors, &[]).unwrap_err().to_string().contains("no ordinary file"));
+        place.check(
+            "link/out",
+            Kind::Bundle,
+            expect!["DIR/link/out is or lies in DIR/model, which is read; name another output"],
+        );
+        place.check(
+            "hard",
+            Kind::Tensors,
+            expect!["DIR/hard is or lies in DIR/model, which is read; name another output"],
+        );
+        place.check(
+            "thesis",
+            Kind::Bundle,
+            expect!["DIR/thesis exists and is no bundle; name another output, or remove it first"],
+        );
+        place.check(
+            "dangling",
+            Kind::Bundle,
+            expect!["DIR/dangling is a symbolic link to nothing; name another output, or remove it first"],
+        );
+        assert!(
+            check(Path::new("/dev/null"), Kind::Tensors, &[]).unwrap_err().to_string().contains("no ordinary file")
+        );
     }
 
     #[test]

@@ -43,8 +43,8 @@ use client::{Client, Patience, Subject};
 use download::Download;
 pub use error::Error;
 pub use listing::{Listing, RemoteFile};
-pub use settings::cache_location;
 use settings::Settings;
+pub use settings::cache_location;
 
 use crate::progress::{Bars, Transfer};
 

@@ -64,10 +64,11 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 fn print(text: &str, as_json: bool) -> Result<()> {
-    Ok(match as_json {
+    match as_json {
         true => output::json(text)?,
         false => output::line(text.trim_end())?,
-    })
+    }
+    Ok(())
 }
 
 /// What the hub lists, and what the configuration says, of which alone is downloaded.

@@ -100,7 +100,12 @@ fn start_logging(verbose: u8) {
     let level =
         ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log).with_ansi(false).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| output::Log)
+        .with_ansi(false)
+        .without_time()
+        .init();
 }
 
 /// Mesa's device selection looks for a Wayland session and complains on stderr where there is none, as over SSH. The runtime

@@ -32,12 +32,12 @@ impl From<io::Error> for Error {
 
 /// Writes a formatted message to stderr, and a line break.
 macro_rules! note {
-    ($($text:tt)*) => { $crate::output::note(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::output::message(format_args!($($text)*)) };
 }
 pub(crate) use note;
 
 /// Writes a message to stderr, and a line break. Failures are ignored: there is nobody left to hear of them.
-pub fn note(text: impl Display) {
+pub fn message(text: impl Display) {
     let mut line = clean(&text.to_string()).into_owned();
     line.push('\n');
     write_to_stderr(line.as_bytes());

@@ -117,7 +117,8 @@ impl Drop for FileTransfer {
 
 /// A bar that is not shown before a [`MultiProgress`] takes it.
 fn bar(what: String, total_bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden()).with_message(output::name(&what).into_owned());
+    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden())
+        .with_message(output::name(&what).into_owned());
     bar.set_style(style());
     bar
 }

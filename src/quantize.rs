@@ -38,7 +38,7 @@ pub struct Options {
 pub fn run(options: Options) -> Result<()> {
     let scheme = schemes::named(&options.scheme)?;
     let model = ModelDir::open(&options.model_dir)?;
-    destination::check(&options.output, destination::Kind::Directory, &[&options.model_dir])?;
+    destination::check(&options.output, destination::Kind::Directory, &[options.model_dir.as_path()])?;
     let quantization = Quantization::open(&model, &scheme, options.method)?;
     let work = quantization.work().clone();
     if !options.announce.begin(&work, &options.output)? {

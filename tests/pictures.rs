@@ -5,7 +5,8 @@ use std::process::{Output, Stdio};
 
 use crate::workbench::{Dwindle, root};
 
-const CAPTION: &str = "A red cross at the top, a pink triangle in the center and an orange star at the bottom, on a black background.";
+const CAPTION: &str =
+    "A red cross at the top, a pink triangle in the center and an orange star at the bottom, on a black background.";
 
 /// The demo's seeing model as `b.dwindle`, and a picture as `cat.png`.
 fn seeing() -> Dwindle {
@@ -18,8 +19,7 @@ fn seeing() -> Dwindle {
 
 fn say(dwindle: &Dwindle, bundle: &str, lines: &str) -> (String, String) {
     let mut command = dwindle.command(&["run", bundle, "--temperature", "0"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let output: Output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -64,7 +64,8 @@ fn in_a_prompt() {
     assert_eq!(ask("Describe the image. \"cat.png\""), format!("{CAPTION}\n"));
     assert_eq!(ask("cat.png"), format!("{CAPTION}\n"));
     // The same picture twice is one.
-    let json = dwindle.run(&["run", "b.dwindle", "--image", "cat.png", "-p", "Describe the image. (./cat.png)", "--json"]);
+    let json =
+        dwindle.run(&["run", "b.dwindle", "--image", "cat.png", "-p", "Describe the image. (./cat.png)", "--json"]);
     assert!(json.contains(CAPTION), "{json}");
     let told = dwindle.fail(&["run", "b.dwindle", "-p", "Compare nowhere.png with \"no cat.heic\""]);
     assert_eq!(told.lines().next(), Some("exit code 3"));

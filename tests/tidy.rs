@@ -143,7 +143,8 @@ fn no_unwrap_outside_tests() {
 fn only_one_module_writes_to_the_terminal() {
     // Untrusted names are cleaned there, and a closed pipe is no panic.
     let writer = Path::new("src/output.rs");
-    let marks = ["print!(", "println!(", "dbg!(", "stdout()", "stderr()", "io::stdout", "io::stderr", "Stdout", "Stderr"];
+    let marks =
+        ["print!(", "println!(", "dbg!(", "stdout()", "stderr()", "io::stdout", "io::stderr", "Stdout", "Stderr"];
     let mut violations = Vec::new();
     for (path, text) in files(&["schemes", "quant", "compiler", "runtime", "src"], "rs") {
         if path == writer {

@@ -40,6 +40,11 @@ impl Attached {
         Ok(())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.pictures.len()
@@ -79,7 +84,9 @@ impl Attached {
             }
         }
         for address in addresses {
-            note!("Pictures on the web are not fetched: {address} is only text for the model. Download it and name the file.");
+            note!(
+                "Pictures on the web are not fetched: {address} is only text for the model. Download it and name the file."
+            );
         }
         self.paths.append(&mut new.paths);
         self.pictures.append(&mut new.pictures);

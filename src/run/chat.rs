@@ -89,7 +89,7 @@ impl Chat<'_> {
             }
         }
         // `run --image x.png </dev/null`: the picture is the question.
-        if !asked && self.waiting.len() > 0 {
+        if !asked && !self.waiting.is_empty() {
             self.line("")?;
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Chat<'_> {
             }
             ("/image", "") => note!("Which picture? /image PATH"),
             ("/image", path) => self.add_named_picture(path),
-            ("", _) if self.waiting.len() == 0 => {}
+            ("", _) if self.waiting.is_empty() => {}
             // A path may begin with a slash, too; a command has no second one.
             (word, _) if word.starts_with('/') && !word[1..].contains(['/', '.']) => {
                 note!("There is no command {word}. /help lists the commands.");

@@ -11,8 +11,7 @@ pub enum Format {
     Other(&'static str),
 }
 
-const READABLE: &[&str] =
-    &["png", "apng", "jpg", "jpeg", "jpe", "jfif", "pjpeg", "pjp", "webp", "gif", "bmp", "dib"];
+const READABLE: &[&str] = &["png", "apng", "jpg", "jpeg", "jpe", "jfif", "pjpeg", "pjp", "webp", "gif", "bmp", "dib"];
 
 const PICTURES: &[(&str, &[&str])] = &[
     ("a HEIC photo", &["heic", "heif", "heics", "heifs", "hif"]),
@@ -21,10 +20,13 @@ const PICTURES: &[(&str, &[&str])] = &[
     ("an SVG drawing", &["svg", "svgz"]),
     ("a JPEG XL picture", &["jxl"]),
     ("a JPEG 2000 picture", &["jp2", "j2k", "jpf", "jpx"]),
-    ("a raw photo", &[
-        "3fr", "arw", "cr2", "cr3", "crw", "dng", "erf", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf", "raw", "rw2",
-        "sr2", "srf", "srw", "x3f",
-    ]),
+    (
+        "a raw photo",
+        &[
+            "3fr", "arw", "cr2", "cr3", "crw", "dng", "erf", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf", "raw",
+            "rw2", "sr2", "srf", "srw", "x3f",
+        ],
+    ),
     ("an icon", &["ico", "icns"]),
     ("a Photoshop document", &["psd"]),
     ("a GIMP picture", &["xcf"]),
@@ -47,7 +49,8 @@ pub fn of_extension(extension: &str) -> Option<Format> {
     if is_listed(READABLE) {
         return Some(Format::Readable);
     }
-    let find = |table: &[(&'static str, &[&str])]| table.iter().find(|(_, list)| is_listed(list)).map(|(name, _)| *name);
+    let find =
+        |table: &[(&'static str, &[&str])]| table.iter().find(|(_, list)| is_listed(list)).map(|(name, _)| *name);
     find(PICTURES).map(Format::Picture).or_else(|| find(OTHERS).map(Format::Other))
 }
 

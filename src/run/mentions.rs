@@ -18,7 +18,8 @@ const MAX_PATH: usize = 4096;
 const MAX_STARTS: usize = 128;
 
 /// Where addresses without a scheme end mostly.
-const DOMAINS: &[&str] = &["com", "org", "net", "io", "dev", "app", "edu", "gov", "info", "co", "ai", "de", "uk", "fr", "cn", "jp"];
+const DOMAINS: &[&str] =
+    &["com", "org", "net", "io", "dev", "app", "edu", "gov", "info", "co", "ai", "de", "uk", "fr", "cn", "jp"];
 
 /// A message and the pictures it named.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -97,8 +98,10 @@ impl<F: Fn(&Path) -> bool> Scan<'_, F> {
             }
         }
         // File managers drop URIs, whose extension need not be one of a picture.
-        for (start, _) in self.message.match_indices([':']) {
-            let Some(start) = start.checked_sub(4).filter(|&start| self.message.is_char_boundary(start)) else { continue };
+        for (start, _) in self.message.match_indices(':') {
+            let Some(start) = start.checked_sub(4).filter(|&start| self.message.is_char_boundary(start)) else {
+                continue;
+            };
             let uri = &self.message[start..];
             if !spelling::is_file_uri(uri) {
                 continue;
@@ -182,7 +185,7 @@ impl<F: Fn(&Path) -> bool> Scan<'_, F> {
             if before == Some('(')
                 && self.message[floor..start - 1].ends_with(']')
                 && let Some(titled) = titled
-                && let Some(close) = titled.find(")")
+                && let Some(close) = titled.find(')')
                 && titled[..close].ends_with(['"', '\''])
             {
                 start -= 1;
@@ -222,8 +225,8 @@ impl<F: Fn(&Path) -> bool> Scan<'_, F> {
     fn missing(&self, floor: usize, end: usize) -> Option<String> {
         let line = self.message[floor..end].rfind('\n').map_or(floor, |at| floor + at + 1);
         let mut start = line + borders::word_start(&self.message[line..end], end - line);
-        // All that stands between quotes, spaces as well.
-        let after = self.message[end..].chars().next();
+        // All that stands between quotes, spaces as well; between backticks that would be code.
+        let after = self.message[end..].chars().next().filter(|&c| c != '`');
         let opener = after.into_iter().flat_map(borders::openers).filter_map(|open| {
             let at = self.message[line..end].rfind(open)?;
             Some(line + at + open.len_utf8())
@@ -262,7 +265,9 @@ impl<F: Fn(&Path) -> bool> Scan<'_, F> {
             }
             Some('[') => is_quoted,
             Some(',') => is_quoted && (is_inside('[', ']') || is_inside('(', ')')),
-            Some(':') => is_quoted && spaced.ends_with(['"', '\'', ':']) && spaced[..spaced.len() - 1].ends_with(['"', '\'']),
+            Some(':') => {
+                is_quoted && spaced.ends_with(['"', '\'', ':']) && spaced[..spaced.len() - 1].ends_with(['"', '\''])
+            }
             _ => false,
         }
     }
@@ -297,18 +302,18 @@ fn without(message: &str, removed: &[Range<usize>]) -> String {
 
 /// Appends what followed a path that is gone.
 fn join(text: &mut String, after: &str) {
-    let is_space = |c| c == ' ' || c == '\t';
+    let is_space = |c: char| c == ' ' || c == '\t';
     let kept = text.trim_end_matches(is_space).len();
     let spaced = after.trim_start_matches(is_space);
     let was_spaced = kept < text.len() || spaced.len() < after.len();
     text.truncate(kept);
     if text.trim().is_empty() {
         // The sentence began with the path.
-        *text += after.trim_start_matches(|c| is_space(c) || borders::separates(c) || borders::ends_sentence(c));
+        *text += after.trim_start_matches(|c: char| is_space(c) || borders::separates(c) || borders::ends_sentence(c));
         return;
     }
-    let is_attached = spaced.starts_with(|c| c == '\n' || borders::ends_sentence(c) || borders::closes(c));
-    let is_begun = text.ends_with(|c| c == '\n' || borders::opens(c));
+    let is_attached = spaced.starts_with(|c: char| c == '\n' || borders::ends_sentence(c) || borders::closes(c));
+    let is_begun = text.ends_with(|c: char| c == '\n' || borders::opens(c));
     if was_spaced && !is_attached && !spaced.is_empty() && !is_begun {
         text.push(' ');
     }

@@ -32,12 +32,16 @@ pub fn load(path: &Path) -> Result<Picture> {
     }
     let mut content = Vec::new();
     file.take(bytes).read_to_end(&mut content).with_context(|| format!("cannot read the picture {shown}"))?;
-    Picture::decode(&content).or_else(|error| match (unreadable(path), &error) {
-        (_, image::Error::Format { looks_like: what, converts: true })
-        | (Some(what), image::Error::Format { looks_like: image::UNKNOWN, .. }) => {
-            bail!("{shown} is {what}, which Dwindle cannot read; convert it to JPEG or PNG")
+    Picture::decode(&content).or_else(|error| {
+        let what = match &error {
+            image::Error::Format { looks_like, converts: true } => Some(*looks_like),
+            image::Error::Format { looks_like: image::UNKNOWN, .. } => unreadable(path),
+            _ => None,
+        };
+        match what {
+            Some(what) => bail!("{shown} is {what}, which Dwindle cannot read; convert it to JPEG or PNG"),
+            None => Err(error).with_context(|| format!("cannot use the picture {shown}")),
         }
-        _ => Err(error).with_context(|| format!("cannot use the picture {shown}")),
     })
 }
 

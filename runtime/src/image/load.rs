@@ -178,9 +178,8 @@ const OTHERS: &[(usize, &[u8], &str)] = &[
 
 /// What the first bytes of a file that cannot be read say.
 fn unreadable(bytes: &[u8]) -> Error {
-    let is_there = |&&(at, signature, _): &&(usize, &[u8], &str)| {
-        bytes.get(at..).is_some_and(|rest| rest.starts_with(signature))
-    };
+    let is_there =
+        |&&(at, signature, _): &&(usize, &[u8], &str)| bytes.get(at..).is_some_and(|rest| rest.starts_with(signature));
     let head = &bytes[..bytes.len().min(1024)];
     // A drawing may begin with a declaration and with comments.
     let is_drawing = head.windows(5).any(|tag| tag == b"<svg " || tag == b"<svg>" || tag == b"<svg\n");

@@ -96,11 +96,11 @@ impl Taps {
         first..ends.max().unwrap_or(first)
     }
 
-    /// One row of RGB pixels in the first pass.
-    fn narrow(&self, row: &[u8], result: &mut [u8]) {
+    /// One row of RGB pixels in the first pass; sums begin with `base`.
+    fn narrow(&self, row: &[u8], base: impl Fn(usize) -> [i32; 3], result: &mut [u8]) {
         for (x, pixel) in result.chunks_exact_mut(3).enumerate() {
             let (start, weights) = self.of(x);
-            let mut sums = [self.half(); 3];
+            let mut sums = base(x);
             for (source, &weight) in row[start * 3..].chunks_exact(3).zip(weights) {
                 for channel in 0..3 {
                     sums[channel] += i32::from(source[channel]) * i32::from(weight);
@@ -110,6 +110,26 @@ impl Taps {
                 pixel[channel] = self.round(sums[channel]);
             }
         }
+    }
+
+    /// Only the weights inside `range`, from which positions are counted then, and what the others add to the sums for each
+    /// position where all that they meet has this color.
+    fn within(mut self, range: std::ops::Range<usize>, color: [u8; 3]) -> (Taps, Vec<[i32; 3]>) {
+        let mut base = Vec::with_capacity(self.starts.len());
+        for (x, row) in self.weights.chunks_exact_mut(self.width).enumerate() {
+            let (start, end) = (self.starts[x], self.starts[x] + self.counts[x]);
+            let (first, last) = (start.clamp(range.start, range.end), end.clamp(range.start, range.end));
+            let (first, last) = (first.clamp(start, end), last.clamp(start, end));
+            let outside = row[..first - start].iter().chain(&row[last - start..end - start]);
+            let sum: i32 = outside.map(|&weight| i32::from(weight)).sum();
+            base.push(color.map(|value| i32::from(value) * sum));
+            row.copy_within(first - start..last - start, 0);
+            self.counts[x] = last - first;
+            self.starts[x] = if first < last { first - range.start } else { 0 };
+        }
+        let half = self.half();
+        base.iter_mut().flatten().for_each(|sum| *sum += half);
+        (self, base)
     }
 
     /// The second pass over rows of `width` pixels.
@@ -164,34 +184,28 @@ pub(super) fn resize(source: &[u8], from: Size, to: Size, window: Window, resamp
     let mut narrow = vec![0u8; rows.len() * width * 3];
     let source_rows = source.chunks_exact(from.width as usize * 3).skip(rows.start);
     for (row, result) in source_rows.zip(narrow.chunks_exact_mut(width * 3)) {
-        across.narrow(row, result);
+        across.narrow(row, |_| [across.half(); 3], result);
     }
     down.shorten(width, |y| &narrow[(y - rows.start) * width * 3..][..width * 3])
 }
 
 /// `source` in the middle of a square of this color, resized to `to`, `[height, width, 3]`; an odd rest is longer at the right and
 /// at the bottom. The square itself is never made.
-pub(super) fn resize_in_square(
-    source: &[u8],
-    from: Size,
-    color: [u8; 3],
-    to: Size,
-    resample: Resample,
-) -> Vec<u8> {
+pub(super) fn resize_in_square(source: &[u8], from: Size, color: [u8; 3], to: Size, resample: Resample) -> Vec<u8> {
     let side = from.width.max(from.height);
     let (left, top) = ((side - from.width) as usize / 2, (side - from.height) as usize / 2);
     let all = Window::all(to).size;
     let across = Taps::new(resample, side, to.width, 0..all.width);
     let down = Taps::new(resample, side, to.height, 0..all.height);
     let width = to.width as usize;
-    let mut row = color.repeat(side as usize);
     let mut empty = vec![0; width * 3];
-    across.narrow(&row, &mut empty);
+    across.narrow(&color.repeat(side as usize), |_| [across.half(); 3], &mut empty);
+    // A picture like a thread lies in a square of a billion pixels: what surrounds it is summed up once.
+    let (across, base) = across.within(left..left + from.width as usize, color);
     let mut narrow = vec![0u8; from.height as usize * width * 3];
-    let row_bytes = from.width as usize * 3;
-    for (source, result) in source.chunks_exact(row_bytes).zip(narrow.chunks_exact_mut(width * 3)) {
-        row[left * 3..][..row_bytes].copy_from_slice(source);
-        across.narrow(&row, result);
+    let source_rows = source.chunks_exact(from.width as usize * 3);
+    for (row, result) in source_rows.zip(narrow.chunks_exact_mut(width * 3)) {
+        across.narrow(row, |x| base[x], result);
     }
     let rows = top..top + from.height as usize;
     down.shorten(width, |y| match rows.contains(&y) {

@@ -129,9 +129,7 @@ impl Prepared {
             let (mean, std) = (tile.mean[channel], tile.std[channel]);
             for y in 0..height {
                 let row = &bytes[start + y * stride..][..width * 3];
-                pixels.extend(
-                    row.chunks_exact(3).map(|pixel| (f32::from(pixel[channel]) * tile.rescale - mean) / std),
-                );
+                pixels.extend(row.chunks_exact(3).map(|pixel| (f32::from(pixel[channel]) * tile.rescale - mean) / std));
             }
         }
         pixels

@@ -126,8 +126,9 @@ pub fn word_start(line: &str, end: usize) -> usize {
     for (at, c) in line[..end].char_indices().rev() {
         let is_escaped = line[..at].ends_with('\\');
         let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-        let is_apostrophe =
-            matches!(c, '\'' | '’') && is_letter(line[..at].chars().next_back()) && is_letter(line[start..].chars().next());
+        let is_apostrophe = matches!(c, '\'' | '’')
+            && is_letter(line[..at].chars().next_back())
+            && is_letter(line[start..].chars().next());
         let is_border = c.is_whitespace() || is_enclosing(c) || separator_of_words(c);
         if is_border && !is_escaped && !is_apostrophe {
             break;

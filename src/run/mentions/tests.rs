@@ -68,7 +68,17 @@ fn enclosed_paths() {
     check("look: \"my pictures/red ball.jpg\" nice", "look: nice", &["my pictures/red ball.jpg"], &[]);
     check("look 'my pictures/red ball.jpg'", "look", &["my pictures/red ball.jpg"], &[]);
     check("look `my pictures/red ball.jpg`", "look", &["my pictures/red ball.jpg"], &[]);
-    for quoted in ["„cat.png“", "“cat.png”", "‘cat.png’", "«cat.png»", "« cat.png »", "»cat.png«", "‹cat.png›", "**cat.png**", "(`cat.png`)"] {
+    for quoted in [
+        "„cat.png“",
+        "“cat.png”",
+        "‘cat.png’",
+        "«cat.png»",
+        "« cat.png »",
+        "»cat.png«",
+        "‹cat.png›",
+        "**cat.png**",
+        "(`cat.png`)",
+    ] {
         check(&format!("Was zeigt {quoted}?"), "Was zeigt?", &["cat.png"], &[]);
     }
     check("![a cat](cat.png) what breed?", "what breed?", &["cat.png"], &[]);
@@ -101,8 +111,18 @@ fn escaped_and_dropped_paths() {
     check("what is file:///home/ana/a%20b.webp?", "what is?", &["/home/ana/a b.webp"], &[]);
     check("file://localhost/home/ana/%E7%8C%AB%20(1).png", "", &["/home/ana/猫 (1).png"], &[]);
     check("see file:///home/ana/photo.", "see.", &["/home/ana/photo"], &[]);
-    check("file:///home/ana/a%20b.webp\nfile:///home/ana/dog.JPG\n", "", &["/home/ana/a b.webp", "/home/ana/dog.JPG"], &[]);
-    check("see file:///home/ana/no%20cat.png", "see file:///home/ana/no%20cat.png", &[], &["file:///home/ana/no%20cat.png"]);
+    check(
+        "file:///home/ana/a%20b.webp\nfile:///home/ana/dog.JPG\n",
+        "",
+        &["/home/ana/a b.webp", "/home/ana/dog.JPG"],
+        &[],
+    );
+    check(
+        "see file:///home/ana/no%20cat.png",
+        "see file:///home/ana/no%20cat.png",
+        &[],
+        &["file:///home/ana/no%20cat.png"],
+    );
 }
 
 #[test]
@@ -174,4 +194,75 @@ fn long_messages() {
     });
     assert_eq!(mentions.missing, ["nowhere.png"]);
     assert!(looks.get() < 1000, "{}", looks.get());
+}
+
+/// Whatever is typed: nothing panics, and a message that names nothing stays as it is.
+#[test]
+fn any_text() {
+    const PIECES: &[&str] = &[
+        "cat.png",
+        "dog.jpg",
+        "nowhere.gif",
+        ".png",
+        "x.heic",
+        "猫.png",
+        "été à Paris.webp",
+        "a (1).png",
+        "file://",
+        "file:///",
+        "https://",
+        "example.com/",
+        "/home/ana/",
+        "%20",
+        "%",
+        "\\",
+        "\\ ",
+        "'",
+        "\"",
+        "`",
+        "```",
+        "(",
+        ")",
+        "[",
+        "](",
+        "![",
+        "<",
+        ">",
+        "„",
+        "“",
+        "«",
+        " »",
+        "「",
+        "」",
+        "。",
+        "，",
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "\0",
+        "\u{1b}",
+        "@",
+        "~",
+        "~/",
+        ":",
+        "=",
+        "*",
+        ".",
+        "!",
+        "?",
+        "é",
+        "猫",
+    ];
+    let mut state = 1u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..30_000 {
+        let message: String = (0..next(12)).map(|_| PIECES[next(PIECES.len())]).collect();
+        let mentions = found_in(&message);
+        assert!(!mentions.found.is_empty() || mentions.message == message, "{message:?}");
+        assert!(mentions.missing.iter().chain(&mentions.addresses).all(|name| message.contains(name.as_str())));
+    }
 }

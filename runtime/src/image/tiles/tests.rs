@@ -61,7 +61,10 @@ fn input(folder: &str, patch: u32) -> ImageInput {
         None => {
             let pinpoints = processor["image_grid_pinpoints"].as_array().unwrap();
             let pinpoints: Vec<[u32; 2]> = pinpoints.iter().map(|p| [integer(&p[0]), integer(&p[1])]).collect();
-            (integer(&processor["size"]["height"]), Tiling::AnyRes { pinpoints, max_tiles: Some(9), among_others: Some([127; 3]) })
+            (
+                integer(&processor["size"]["height"]),
+                Tiling::AnyRes { pinpoints, max_tiles: Some(9), among_others: Some([127; 3]) },
+            )
         }
     };
     let side = edge / patch;
@@ -207,8 +210,14 @@ fn senseless_inputs_are_errors() {
         assert!(error.contains(expected), "{error}");
     };
     check(|input| input.tile.rows = 0, "its tiles are empty");
-    check(|input| input.tiling = Tiling::AnyRes { pinpoints: vec![], max_tiles: None, among_others: None }, "lists no sizes");
-    check(|input| input.tiling = Tiling::AnyRes { pinpoints: vec![[17, 64]], max_tiles: None, among_others: None }, "cannot be cut");
+    check(
+        |input| input.tiling = Tiling::AnyRes { pinpoints: vec![], max_tiles: None, among_others: None },
+        "lists no sizes",
+    );
+    check(
+        |input| input.tiling = Tiling::AnyRes { pinpoints: vec![[17, 64]], max_tiles: None, among_others: None },
+        "cannot be cut",
+    );
     check(|input| input.newline = Some(20), "needs 272 image rows, the bundle has room for 20");
     check(|input| input.tiling = Tiling::CenterCrop { shortest_edge: 0 }, "shorter edge of 0");
 }
