@@ -13,6 +13,7 @@ mod estimate;
 mod inspect;
 mod prepare;
 mod report;
+mod sampling;
 mod share;
 mod tensors;
 #[cfg(test)]

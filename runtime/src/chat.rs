@@ -1,14 +1,18 @@
 //! A conversation with one model whose history stays in the KV cache: each turn only computes what is new.
 //!
 //! ```text
-//! messages ─ template ─▶ text ─ what follows the cached text ─ tokenizer ─▶ tokens ─ pictures in ─▶ rows ─▶ answer
+//! messages ─ template ─▶ text ─ tokenizer ─▶ tokens ─ answers and pictures in ─▶ slots ─ what is not cached ─▶ answer
 //! ```
 //!
-//! Generated tokens stay as they were generated: encoding the answer's text anew might give others. Where the
-//! rendered text does not go on after the cached one, the longest common beginning of the tokens is kept and the rest is
-//! computed again, and counted.
+//! Each turn makes the slots of the whole conversation. Answers keep the tokens that were generated: encoding their text
+//! anew might give others. The longest common beginning with what is cached is kept; what differs is computed again, and counted.
 
+mod answer;
 mod decoder;
+mod ending;
+mod error;
+mod marks;
+mod prompt;
 mod slots;
 #[cfg(test)]
 pub(crate) mod toy;
@@ -22,129 +26,17 @@ use crate::clock::Stopwatch;
 use crate::image::{Picture, Prepared};
 use crate::sampler::Sampler;
 use crate::session::Row;
-use crate::template::{Message, Role, Template};
+use crate::template::Template;
 use crate::tokenizer::{TextStream, Tokenizer};
 
+pub use answer::{Answer, Finish, Phase};
 pub use decoder::Decoder;
 pub(crate) use decoder::encode_picture;
+pub use error::Error;
+pub use marks::Guard;
+use prompt::{Exchange, Prompt, Said, build, numbered};
 use slots::Slot;
-pub(crate) use slots::{by_picture, expand, row, show_together};
-
-/// A chat asks for what its model or bundle cannot do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The checkpoint came without a tokenizer.
-    #[error("model `{model}` has no tokenizer: its checkpoint came without tokenizer.json; add it and compile again")]
-    NoTokenizer {
-        /// Name of the model.
-        model: String,
-    },
-    /// The checkpoint came without a chat template.
-    #[error("model `{model}` has no chat template, so it cannot chat; `--raw` continues a text")]
-    NoTemplate {
-        /// Name of the model.
-        model: String,
-    },
-    /// Pictures for a model that sees none.
-    #[error("model `{model}` cannot see pictures{}", seeing(able))]
-    Blind {
-        /// Name of the model.
-        model: String,
-        /// Models of the bundle that could.
-        able: Vec<String>,
-    },
-    /// A prompt with more or fewer places for pictures than pictures.
-    #[error("the prompt has {found} places for pictures (`{placeholder}`), but {pictures} new pictures were given")]
-    Placeholders {
-        /// Placeholders in the prompt's text.
-        found: usize,
-        /// Pictures.
-        pictures: usize,
-        /// The placeholder's text.
-        placeholder: String,
-    },
-    /// A bundle of several models that does not say how they work together.
-    #[error("the bundle has several models ({}) but does not say how they work together; compile it anew", models.join(", "))]
-    Models {
-        /// Their names.
-        models: Vec<String>,
-    },
-    /// A name that the bundle does not have.
-    #[error("the bundle has no model `{wanted}`; it has {}", found.join(", "))]
-    NoModel {
-        /// The name.
-        wanted: String,
-        /// Names of its models.
-        found: Vec<String>,
-    },
-}
-
-fn seeing(able: &[String]) -> String {
-    match able {
-        [] => "; bundle it with a model that describes them: `dwindle compile CHAT_MODEL VISION_MODEL`".to_owned(),
-        able => format!("; in this bundle, {} can", able.join(", ")),
-    }
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended it.
-    Stop,
-    /// It has as many tokens as were allowed, or the context is full.
-    Length,
-    /// The user ended it.
-    Cancelled,
-}
-
-impl std::fmt::Display for Finish {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::Cancelled => "cancelled",
-        })
-    }
-}
-
-/// The work of one phase.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Phase {
-    /// Tokens or image rows.
-    pub tokens: usize,
-    /// How long they took.
-    pub seconds: f64,
-}
-
-impl Phase {
-    fn add(&mut self, tokens: usize, watch: Stopwatch) {
-        self.tokens += tokens;
-        self.seconds += watch.seconds();
-    }
-}
-
-/// What a model answered, and what it cost.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The text, as it was streamed.
-    pub text: String,
-    /// Its tokens, without the one that ended it.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Encoding of pictures; the tokens are their rows in the prompt.
-    pub encode: Phase,
-    /// Reading the prompt, its image rows included.
-    pub prefill: Phase,
-    /// Writing the answer.
-    pub decode: Phase,
-    /// Positions that were cached already and had to be computed again, because the template changed what stands before
-    /// them, or because of `reshown`. 0 as long as conversations only grow.
-    pub recomputed: usize,
-    /// Pictures of earlier turns that had to be read again: some models see a picture in less detail beside others.
-    pub reshown: usize,
-}
+pub(crate) use slots::{Shown, by_picture, expand, row};
 
 /// What a chat is made of besides its model.
 #[derive(Debug)]
@@ -155,12 +47,70 @@ pub struct Parts {
     pub tokenizer: Tokenizer,
     /// Its template; without it, texts can only be continued.
     pub template: Option<Template>,
+    /// What nobody may write into a message; there where a template is.
+    pub guard: Option<Guard>,
     /// How it sees.
     pub image: Option<ImageInput>,
+    /// Tokens that the prompts of a model that sees begin with, where the template does not write them.
+    pub opening: Vec<u32>,
     /// Tokens that end an answer.
     pub stop: Vec<u32>,
+    /// What the user should know about the model, for people, one line each.
+    pub notes: Vec<String>,
     /// Instructions before the conversation.
     pub system: Option<String>,
+}
+
+impl Parts {
+    /// A model's parts, from its tokenizer and the source of its template.
+    ///
+    /// `stop` are the tokens that the checkpoint lists as ends of an answer; those that the template writes behind an answer
+    /// end it, too, and where they are not listed, a note says so.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn new(
+        model: &str,
+        tokenizer: Tokenizer,
+        template: Option<(Template, &str)>,
+        image: Option<ImageInput>,
+        mut stop: Vec<u32>,
+    ) -> Result<Parts, crate::Error> {
+        let mut notes = Vec::new();
+        let placeholder = image.as_ref().map(|image| image.placeholder.as_str());
+        let (template, guard) = match template {
+            None => (None, None),
+            Some((template, source)) => {
+                let examples = ending::examples(&template);
+                for (token, text) in ending::ends(&tokenizer, &examples) {
+                    if !stop.contains(&token) {
+                        stop.push(token);
+                        notes.push(format!(
+                            "model `{model}`: its chat template ends an answer with `{text}`, which its configuration does not list as \
+                             an end (`eos_token_id`); answers end there, too"
+                        ));
+                    }
+                }
+                let written = [source, &examples.concat()].join("\0");
+                let more: Vec<&str> = placeholder.into_iter().collect();
+                let said = tokenizer.controls(Some(&written), &more)?;
+                (Some(template), Some(Guard { said, answered: tokenizer.controls(None, &more)? }))
+            }
+        };
+        let opening = tokenizer.opening()?;
+        Ok(Parts { model: model.to_owned(), tokenizer, template, guard, image, opening, stop, notes, system: None })
+    }
+}
+
+/// What is said to a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Question<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Pictures that stand before it.
+    pub pictures: &'a [Picture],
+    /// Whether the text tells of pictures by their descriptions: of several such questions the last one is not forgotten.
+    pub described: bool,
 }
 
 /// How one answer is made.
@@ -186,35 +136,20 @@ impl Generation<'_> {
 pub struct Chat<D> {
     decoder: D,
     parts: Parts,
-    history: History,
+    /// What was said so far; the last question has no answer while it is being answered.
+    history: Vec<Exchange>,
+    /// How many pictures were shown.
+    shown: usize,
     /// What stands at the cached positions.
     cached: Vec<Slot>,
     /// How many of them were never cut off since the last question.
     intact: usize,
 }
 
-/// What was said so far.
-#[derive(Clone, Debug, Default)]
-struct History {
-    messages: Vec<Message>,
-    /// The pictures of all messages, in order.
-    pictures: Vec<Arc<Prepared>>,
-    /// The last token of an answer that was cut short: it is said, but not cached yet.
-    pending: Option<u32>,
-    /// The text that stands for what is cached and pending: the last rendered prompt and its answer.
-    said: Option<String>,
-}
-
-/// A prompt: the slots after the first `keep` cached ones.
-struct Prompt {
-    keep: usize,
-    new: Vec<Slot>,
-}
-
 impl<D: Decoder> Chat<D> {
     /// A conversation that has not begun, on a `decoder` that holds nothing.
     pub fn new(decoder: D, parts: Parts) -> Chat<D> {
-        Chat { decoder, parts, history: History::default(), cached: Vec::new(), intact: 0 }
+        Chat { decoder, parts, history: Vec::new(), shown: 0, cached: Vec::new(), intact: 0 }
     }
 
     /// Forgets the conversation, not the instructions before it.
@@ -222,7 +157,7 @@ impl<D: Decoder> Chat<D> {
     /// # Errors
     /// Those of the decoder.
     pub fn reset(&mut self) -> Result<(), crate::Error> {
-        self.history = History::default();
+        self.history.clear();
         self.cached.clear();
         self.decoder.truncate(0)
     }
@@ -257,31 +192,38 @@ impl<D: Decoder> Chat<D> {
         self.parts.image.is_some()
     }
 
+    /// Positions of the model's cache.
+    pub fn context(&self) -> u32 {
+        self.decoder.context()
+    }
+
+    /// What the user should know about the model, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.parts.notes
+    }
+
     /// Says something to the model, with pictures before it, and lets it answer.
     ///
     /// Question and answer become part of the conversation; an answer that is cancelled, as far as it came. If it is
-    /// cancelled before its first token, or fails, the conversation is as before.
+    /// cancelled before its first token, or fails, the conversation is as before. Where the context cannot hold the conversation and an
+    /// answer, the oldest turns are forgotten, but not the last pictures.
     ///
     /// # Errors
-    /// [`Error`]; [`crate::Error::ContextFull`] with the numbers, before anything is computed; those of template,
-    /// tokenizer, pictures and device.
-    pub fn ask(
-        &mut self,
-        text: &str,
-        pictures: &[Picture],
-        mut generation: Generation<'_>,
-    ) -> Result<Answer, crate::Error> {
-        let prepared = self.prepare(pictures)?;
+    /// [`Error`]; [`Error::TooLong`] with the numbers, before anything is computed; those of template, tokenizer, pictures
+    /// and device.
+    pub fn ask(&mut self, question: Question<'_>, mut generation: Generation<'_>) -> Result<Answer, crate::Error> {
+        let prepared = self.prepare(question.pictures)?;
         let before = self.history.clone();
         let cached = self.cached.len();
         self.intact = cached;
-        let result = self.ask_prepared(text, prepared, &mut generation);
+        let result = self.ask_prepared(question, prepared, &mut generation);
         let unsaid = match &result {
             Ok(answer) => answer.finish == Finish::Cancelled && answer.tokens.is_empty(),
             Err(_) => true,
         };
         if unsaid {
-            self.restore(before, cached)?;
+            self.history = before;
+            self.cut(self.intact.min(cached))?;
         }
         result
     }
@@ -289,21 +231,24 @@ impl<D: Decoder> Chat<D> {
     /// Lets the model continue a text as it is, without template; the conversation is forgotten before and after.
     ///
     /// # Errors
-    /// As [`Chat::ask`].
-    pub fn complete(
-        &mut self,
-        text: &str,
-        pictures: &[Picture],
-        mut generation: Generation<'_>,
-    ) -> Result<Answer, crate::Error> {
-        let prepared = self.prepare(pictures)?;
+    /// As [`Chat::ask`]; [`crate::Error::ContextFull`] for a text that is too long.
+    pub fn complete(&mut self, question: Question<'_>, mut generation: Generation<'_>) -> Result<Answer, crate::Error> {
+        let prepared = self.prepare(question.pictures)?;
         self.reset()?;
-        let tokens = self.parts.tokenizer.encode(text, true)?;
-        self.history.pictures = prepared;
-        slots::show_together(&mut self.history.pictures, 0);
-        let result = expand(&tokens, self.parts.image.as_ref(), &self.history.pictures, 0)
-            .map_err(crate::Error::from)
-            .and_then(|new| self.answer(Prompt { keep: 0, new }, &mut generation));
+        let tokens = self.parts.tokenizer.encode(question.text, true)?;
+        let mut pictures = numbered(prepared, &mut self.shown);
+        let is_among_others = pictures.len() > 1;
+        pictures.iter_mut().for_each(|shown| shown.show(is_among_others));
+        let (slots, found) = expand(&tokens, self.parts.image.as_ref(), &pictures);
+        if found != pictures.len() {
+            let placeholder = self.parts.image.as_ref().map_or("", |input| &input.placeholder).to_owned();
+            return Err(Error::Placeholders { found, pictures: pictures.len(), placeholder }.into());
+        }
+        let context = self.decoder.context();
+        if slots.len() > context as usize {
+            return Err(crate::Error::ContextFull { have: 0, need: slots.len(), context });
+        }
+        let result = self.answer(slots, &pictures, &mut generation);
         self.reset()?;
         result
     }
@@ -319,56 +264,82 @@ impl<D: Decoder> Chat<D> {
 
     fn ask_prepared(
         &mut self,
-        text: &str,
+        question: Question<'_>,
         pictures: Vec<Arc<Prepared>>,
         generation: &mut Generation<'_>,
     ) -> Result<Answer, crate::Error> {
-        let no_template = || Error::NoTemplate { model: self.parts.model.clone() };
-        let template = self.parts.template.as_ref().ok_or_else(no_template)?;
-        let history = &mut self.history;
-        if history.messages.is_empty() {
-            history.messages.extend(self.parts.system.as_ref().map(|text| Message::new(Role::System, text)));
+        let pictured = question.described || !pictures.is_empty();
+        let pictures = numbered(pictures, &mut self.shown);
+        self.history.push(Exchange { question: question.text.to_owned(), pictures, pictured, answer: None });
+        let (prompt, forgotten) = self.fit(generation.max_tokens)?;
+        let pictures: Vec<Shown> = self.history.iter().flat_map(|exchange| exchange.pictures.iter().cloned()).collect();
+        let answer = self.answer(prompt.slots, &pictures, generation)?;
+        let said = Said { text: answer.text.clone(), tokens: answer.tokens.clone(), before: prompt.tail };
+        if let Some(exchange) = self.history.last_mut() {
+            exchange.answer = Some(said);
         }
-        history.messages.push(Message { pictures: pictures.len(), ..Message::new(Role::User, text) });
-        let first = history.pictures.len();
-        history.pictures.extend(pictures);
-        let reshown = slots::show_together(&mut history.pictures, first);
-        let rendered = template.render(&history.messages, true)?;
-        let prompt = self.prompt(&rendered, first, reshown > 0)?;
-        let recomputed = self.cached.len() - prompt.keep;
-        let answer = self.answer(prompt, generation)?;
-        self.history.said = Some(rendered + &answer.text);
-        self.history.messages.push(Message::new(Role::Assistant, answer.text.clone()));
-        Ok(Answer { recomputed, reshown, ..answer })
+        Ok(Answer { forgotten, ..answer })
     }
 
-    /// What has to be computed for the rendered conversation, whose new pictures are those from `first` on; `reshown` where
-    /// older ones have changed.
-    fn prompt(&self, rendered: &str, first: usize, reshown: bool) -> Result<Prompt, crate::Error> {
-        let Parts { tokenizer, image, .. } = &self.parts;
-        let History { pictures, pending, said, .. } = &self.history;
-        let said = said.as_deref().filter(|_| !reshown);
-        if let Some(rest) = said.and_then(|said| slots::continuation(rendered, said)) {
-            let mut new: Vec<Slot> = pending.iter().map(|&token| Slot::Token(token)).collect();
-            new.extend(expand(&tokenizer.encode(rest, false)?, image.as_ref(), pictures, first)?);
-            if !new.is_empty() {
-                return Ok(Prompt { keep: self.cached.len(), new });
+    /// The prompt for the conversation, with as many of the oldest turns forgotten as it takes, and their number.
+    ///
+    /// Once an answer might not fit any more, enough is forgotten to fill half of the context, so that the next questions need not
+    /// compute it all again. The last pictures stay; if need be, without what was said about them, as a part of the question.
+    fn fit(&mut self, max_tokens: usize) -> Result<(Prompt, usize), crate::Error> {
+        let context = self.decoder.context() as usize;
+        let room = context.saturating_sub(max_tokens.clamp(1, (context / 8).max(1)));
+        let mut prompt = self.build()?;
+        // Pictures of earlier turns that go with this question.
+        let mut moved = 0;
+        let mut forgotten = 0;
+        let mut limit = room;
+        while prompt.slots.len() > limit {
+            let last = self.history.len() - 1;
+            let pictured = self.history.iter().rposition(|exchange| exchange.pictured);
+            let oldest = (0..last).find(|&turn| Some(turn) != pictured);
+            match oldest {
+                Some(turn) => {
+                    self.history.remove(turn);
+                    forgotten += 1;
+                    limit = context / 2;
+                }
+                None if prompt.slots.len() <= context => break,
+                None if last > 0 => {
+                    let pictures = self.history.remove(0).pictures;
+                    forgotten += 1;
+                    moved = pictures.len();
+                    self.history[0].pictures = pictures;
+                }
+                None if moved > 0 => {
+                    self.history[0].pictures.clear();
+                    moved = 0;
+                }
+                None => return Err(Error::TooLong { tokens: prompt.slots.len(), context: context as u32 }.into()),
             }
+            prompt = self.build()?;
         }
-        let all = expand(&tokenizer.encode(rendered, false)?, image.as_ref(), pictures, 0)?;
-        // The last one is always computed, for its logits.
-        let keep = slots::common(&self.cached, &all).min(all.len().saturating_sub(1));
-        Ok(Prompt { keep, new: all[keep..].to_vec() })
+        Ok((prompt, forgotten))
     }
 
-    /// Computes the prompt and lets the model answer it. Afterwards `cached` says what is cached, whatever happened.
-    fn answer(&mut self, prompt: Prompt, generation: &mut Generation<'_>) -> Result<Answer, crate::Error> {
+    /// The prompt for the conversation, whose pictures are shown alone or together.
+    fn build(&mut self) -> Result<Prompt, crate::Error> {
+        let is_among_others = self.history.iter().map(|exchange| exchange.pictures.len()).sum::<usize>() > 1;
+        let pictures = self.history.iter_mut().flat_map(|exchange| &mut exchange.pictures);
+        pictures.for_each(|shown| shown.show(is_among_others));
+        build(&self.parts, &self.history)
+    }
+
+    /// Computes what of the prompt is not cached and lets the model answer it. Afterwards `cached` says what is cached,
+    /// whatever happened.
+    fn answer(
+        &mut self,
+        prompt: Vec<Slot>,
+        pictures: &[Shown],
+        generation: &mut Generation<'_>,
+    ) -> Result<Answer, crate::Error> {
         let context = self.decoder.context();
-        if prompt.keep + prompt.new.len() > context as usize {
-            return Err(crate::Error::ContextFull { have: prompt.keep as u32, need: prompt.new.len(), context });
-        }
-        self.cut(prompt.keep)?;
-        self.history.pending = None;
+        // The last one is always computed, for its logits.
+        let keep = slots::common(&self.cached, &prompt).min(prompt.len().saturating_sub(1));
         let mut answer = Answer {
             text: String::new(),
             tokens: Vec::new(),
@@ -376,12 +347,14 @@ impl<D: Decoder> Chat<D> {
             encode: Phase::default(),
             prefill: Phase::default(),
             decode: Phase::default(),
-            recomputed: 0,
-            reshown: 0,
+            recomputed: self.cached.len() - keep,
+            reshown: pictures.iter().filter(|shown| shown.was_otherwise(&self.cached)).count(),
+            forgotten: 0,
         };
+        self.cut(keep)?;
         // What the repetition penalty looks at.
-        let mut seen: Vec<u32> = self.cached.iter().chain(&prompt.new).filter_map(|slot| slot.token()).collect();
-        let Some(mut next) = self.read(&prompt.new, &seen, generation, &mut answer)? else {
+        let mut seen: Vec<u32> = prompt.iter().filter_map(|slot| slot.token()).collect();
+        let Some(mut next) = self.read(&prompt[keep..], pictures, &seen, generation, &mut answer)? else {
             answer.finish = Finish::Cancelled;
             return Ok(answer);
         };
@@ -404,8 +377,8 @@ impl<D: Decoder> Chat<D> {
             let cancelled = generation.cancel.load(Ordering::Relaxed);
             let full = self.cached.len() >= context as usize;
             if cancelled || full || answer.tokens.len() == generation.max_tokens {
+                // The last token is said, but not cached; the next prompt has it.
                 answer.finish = if cancelled { Finish::Cancelled } else { Finish::Length };
-                self.history.pending = Some(next);
                 break;
             }
             let logits = self.decoder.decode(next)?;
@@ -422,6 +395,7 @@ impl<D: Decoder> Chat<D> {
     fn read(
         &mut self,
         new: &[Slot],
+        pictures: &[Shown],
         seen: &[u32],
         generation: &mut Generation<'_>,
         answer: &mut Answer,
@@ -434,14 +408,15 @@ impl<D: Decoder> Chat<D> {
             }
             if let Some(number) = shown {
                 let watch = Stopwatch::start();
-                if !encode_picture(&mut self.decoder, &self.history.pictures[number], || generation.cancelled())? {
+                if let Some(picture) = slots::picture(number, pictures)
+                    && !encode_picture(&mut self.decoder, picture, || generation.cancelled())?
+                {
                     return Ok(None);
                 }
                 answer.encode.add(part.iter().filter(|slot| slot.picture().is_some()).count(), watch);
             }
             let watch = Stopwatch::start();
-            let rows: Vec<Row> =
-                part.iter().map(|&slot| row(slot, self.parts.image.as_ref(), &self.history.pictures)).collect();
+            let rows: Vec<Row> = part.iter().map(|&slot| row(slot, self.parts.image.as_ref(), pictures)).collect();
             let logits = self.decoder.prefill(&rows)?;
             self.cached.extend_from_slice(part);
             answer.prefill.add(part.len(), watch);
@@ -457,18 +432,6 @@ impl<D: Decoder> Chat<D> {
         self.cached.truncate(keep);
         self.intact = self.intact.min(keep);
         self.decoder.truncate(keep as u32)
-    }
-
-    /// Makes the conversation what it was when `cached` positions were in use.
-    fn restore(&mut self, before: History, cached: usize) -> Result<(), crate::Error> {
-        let intact = self.intact.min(cached);
-        self.history = before;
-        if intact < cached {
-            // What stood there is gone: the next prompt is compared token by token.
-            self.history.said = None;
-            self.history.pending = None;
-        }
-        self.cut(intact)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dwindle_bundle::{Bundle, Ensemble, Model, Residency};
 
-use crate::chat::{self, Answer, Chat, Decoder, Finish, Generation, Parts, Phase};
+use crate::chat::{self, Answer, Chat, Decoder, Finish, Generation, Parts, Phase, Question};
 use crate::clock::{self, Stopwatch};
 use crate::device;
 use crate::image::Picture;
@@ -85,6 +85,8 @@ pub struct Turn {
     pub recomputed: usize,
     /// Pictures of earlier turns that had to be read again; see [`Answer::reshown`].
     pub reshown: usize,
+    /// The oldest turns, forgotten because the chat model's context is full.
+    pub forgotten: usize,
 }
 
 /// The model that sees for another.
@@ -217,7 +219,7 @@ impl<D: Decoder> Conversation<D> {
         pictures: &[Picture],
         on_text: &mut dyn FnMut(&str),
         cancel: &AtomicBool,
-        generate: impl FnOnce(&mut Chat<D>, &str, &[Picture], Generation<'_>) -> Result<Answer, Error>,
+        generate: impl FnOnce(&mut Chat<D>, Question<'_>, Generation<'_>) -> Result<Answer, Error>,
     ) -> Result<Turn, Error> {
         let mut turn = Turn {
             answer: String::new(),
@@ -229,9 +231,10 @@ impl<D: Decoder> Conversation<D> {
             decode: Phase::default(),
             recomputed: 0,
             reshown: 0,
+            forgotten: 0,
         };
         let handed_over;
-        let (message, pictures) = match &mut self.describer {
+        let question = match &mut self.describer {
             Some(describer) if !pictures.is_empty() => {
                 if describer.swaps {
                     self.chat.unload()?;
@@ -245,18 +248,18 @@ impl<D: Decoder> Conversation<D> {
                     return Ok(turn);
                 }
                 handed_over = describer.handover.render(&turn.descriptions, message)?;
-                (handed_over.as_str(), &[][..])
+                Question { text: &handed_over, pictures: &[], described: true }
             }
-            _ => (message, pictures),
+            _ => Question { text: message, pictures, described: false },
         };
         // Nothing to do where it is loaded.
         self.chat.load()?;
         let generation = Generation { sampler: &mut self.sampler, max_tokens: self.max_tokens, on_text, cancel };
-        let answer = generate(&mut self.chat, message, pictures, generation)?;
+        let answer = generate(&mut self.chat, question, generation)?;
         turn.encode.tokens += answer.encode.tokens;
         turn.encode.seconds += answer.encode.seconds;
-        let Answer { text, finish, prefill, decode, recomputed, reshown, .. } = answer;
-        Ok(Turn { answer: text, finish, prefill, decode, recomputed, reshown, ..turn })
+        let Answer { text, finish, prefill, decode, recomputed, reshown, forgotten, .. } = answer;
+        Ok(Turn { answer: text, finish, prefill, decode, recomputed, reshown, forgotten, ..turn })
     }
 
     /// Forgets the conversation; the models stay loaded.
@@ -271,6 +274,17 @@ impl<D: Decoder> Conversation<D> {
     /// Whether pictures can be talked about.
     pub fn sees(&self) -> bool {
         self.describer.is_some() || self.chat.sees()
+    }
+
+    /// What the user should know about the models, one line each.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        let describer = self.describer.iter().flat_map(|describer| describer.chat.notes());
+        self.chat.notes().iter().chain(describer).map(String::as_str)
+    }
+
+    /// Positions of the chat model's cache.
+    pub fn context(&self) -> u32 {
+        self.chat.context()
     }
 
     /// Names of the bundle's models.
@@ -312,7 +326,8 @@ impl<D: Decoder> Describer<D> {
         let mut sampler = Sampler::new(Sampling::default())?;
         let generation =
             Generation { sampler: &mut sampler, max_tokens: DESCRIPTION_TOKENS, on_text: &mut |_| (), cancel };
-        let answer = self.chat.ask(&self.prompt, std::slice::from_ref(picture), generation)?;
+        let question = Question { text: &self.prompt, pictures: std::slice::from_ref(picture), described: false };
+        let answer = self.chat.ask(question, generation)?;
         turn.encode.tokens += answer.encode.tokens;
         turn.encode.seconds += answer.encode.seconds;
         turn.describe.tokens += answer.tokens.len();
@@ -333,18 +348,18 @@ fn parts<'a>(
 ) -> Result<Parts, Error> {
     let text = model.text.as_ref().ok_or_else(|| chat::Error::NoTokenizer { model: model.name.clone() })?;
     let placeholder = model.image.as_ref().map(|image| image.placeholder.as_str());
+    let tokenizer = Tokenizer::from_bytes(entry(&text.tokenizer)?.as_bytes())?;
     let template = match &text.chat_template {
         None => None,
-        Some(name) => Some(Template::parse(entry(name)?, &text.special_tokens, placeholder, clock::now())?),
+        Some(name) => {
+            let source = entry(name)?;
+            Some((Template::parse(source, &text.special_tokens, placeholder, clock::now())?, source))
+        }
     };
-    Ok(Parts {
-        model: model.name.clone(),
-        tokenizer: Tokenizer::from_bytes(entry(&text.tokenizer)?.as_bytes())?,
-        template,
-        image: model.image.clone(),
-        stop: text.stop.clone(),
-        system,
-    })
+    let mut stop = text.stop.clone();
+    // Also where it is no added token, which is all that the compiler looks at.
+    stop.extend(text.special_tokens.get("eos_token").and_then(|token| tokenizer.token(token)));
+    Ok(Parts { system, ..Parts::new(&model.name, tokenizer, template, model.image.clone(), stop)? })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dwindle_bundle::{Bundle, Model};
 
-use crate::chat::{self, encode_picture, row, show_together};
+use crate::chat::{self, Shown, encode_picture, row};
 use crate::device::{self, Options};
 use crate::image::{Picture, Prepared};
 use crate::{Error, Executor, Row, Session, budget};
@@ -42,17 +42,22 @@ impl Scorer {
     /// [`chat::Error`] where tokens and pictures do not fit together; those of session and device.
     pub fn score(&mut self, tokens: &[u32], pictures: &[Picture]) -> Result<Vec<f32>, Error> {
         let image = self.model.image.as_ref();
-        let mut prepared = match image {
+        let prepared = match image {
             Some(input) => pictures
                 .iter()
-                .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?)))
+                .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?.shown(pictures.len() > 1))))
                 .collect::<Result<Vec<_>, Error>>()?,
             None if pictures.is_empty() => Vec::new(),
             None => return Err(chat::Error::Blind { model: self.model.name.clone(), able: Vec::new() }.into()),
         };
-        show_together(&mut prepared, 0);
         let collapsed = collapse(tokens, image.map(|input| input.token), &prepared);
-        let slots = chat::expand(&collapsed, image, &prepared, 0)?;
+        let pictures: Vec<Shown> =
+            (0..).zip(&prepared).map(|(number, prepared)| Shown { number, prepared: prepared.clone() }).collect();
+        let (slots, found) = chat::expand(&collapsed, image, &pictures);
+        if found != pictures.len() {
+            let placeholder = image.map_or("", |input| &input.placeholder).to_owned();
+            return Err(chat::Error::Placeholders { found, pictures: pictures.len(), placeholder }.into());
+        }
         let (have, context) = (0, self.session.context());
         if slots.len() > context as usize {
             return Err(Error::ContextFull { have, need: slots.len(), context });
@@ -63,7 +68,7 @@ impl Scorer {
             if let Some(number) = shown {
                 encode_picture(&mut self.session, &prepared[number], || false)?;
             }
-            let rows: Vec<Row> = part.iter().map(|&slot| row(slot, image, &prepared)).collect();
+            let rows: Vec<Row> = part.iter().map(|&slot| row(slot, image, &pictures)).collect();
             self.session.score(&rows, |chunk| {
                 logits.extend_from_slice(chunk);
                 Ok::<(), Error>(())

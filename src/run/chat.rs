@@ -1,6 +1,6 @@
 //! The interactive chat: lines in, streamed answers out, pictures by command or by naming their path.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 
 use anyhow::Result;
 use dwindle_runtime::chat::Finish;
@@ -20,9 +20,12 @@ const HELP: &str = "\
 /exit         leave (or Ctrl-D)
 Ctrl-C stops an answer.";
 
+/// The longest line that is read from a pipe; more than any context holds.
+const MOST_LINE_BYTES: u64 = 16 << 20;
+
 /// Chats until the input ends. Where stdin is no terminal, each of its lines is a message.
 pub fn interactive(conversation: &mut Conversation, options: &Options) -> Result<()> {
-    let mut chat = Chat { conversation, waiting: Attached::load(&options.image)? };
+    let mut chat = Chat { conversation, waiting: Attached::load(&options.image)?, forgets: false };
     if io::stdin().is_terminal() {
         chat.greet();
         chat.read_terminal()
@@ -35,6 +38,8 @@ struct Chat<'a> {
     conversation: &'a mut Conversation,
     /// Pictures that go with the next message.
     waiting: Attached,
+    /// Whether the user knows that turns are forgotten.
+    forgets: bool,
 }
 
 /// Whether to go on reading.
@@ -71,6 +76,7 @@ impl Chat<'_> {
                 }
                 Err(ReadlineError::Interrupted) => note!("(Ctrl-D or /exit leaves)"),
                 Err(ReadlineError::Eof) => return Ok(()),
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => note!("{NOT_TEXT}"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -78,11 +84,20 @@ impl Chat<'_> {
 
     fn read_pipe(&mut self) -> Result<()> {
         let mut asked = false;
-        for line in io::stdin().lines() {
-            let line = line?;
-            if line.trim().is_empty() {
-                continue;
-            }
+        let mut input = io::stdin().lock();
+        while let Some(line) = read_line(&mut input)? {
+            let line = match line {
+                Line::Text(line) if line.trim().is_empty() => continue,
+                Line::Text(line) => line,
+                Line::NotText => {
+                    note!("{NOT_TEXT}");
+                    continue;
+                }
+                Line::Long => {
+                    note!("A line of more than {} MiB was not sent.", MOST_LINE_BYTES >> 20);
+                    continue;
+                }
+            };
             asked = true;
             if self.line(&line)? == Next::Leave {
                 return Ok(());
@@ -103,6 +118,7 @@ impl Chat<'_> {
             ("/reset", _) => {
                 self.conversation.reset()?;
                 self.waiting.clear();
+                self.forgets = false;
                 note!("The conversation begins anew.");
             }
             ("/image", "") => note!("Which picture? /image PATH"),
@@ -150,6 +166,14 @@ impl Chat<'_> {
                 if turn.reshown > 0 {
                     note!("(This model sees each of several pictures in less detail; earlier ones were read again.)");
                 }
+                if turn.forgotten > 0 && !self.forgets {
+                    self.forgets = true;
+                    note!(
+                        "(The conversation no longer fits into the context of {} positions: from now on, its oldest turns are \
+                         forgotten. /reset begins anew.)",
+                        self.conversation.context()
+                    );
+                }
                 match turn.finish {
                     Finish::Length => note!("(cut at the limit of tokens)"),
                     Finish::Cancelled => note!("(stopped)"),
@@ -183,7 +207,56 @@ impl Chat<'_> {
     }
 }
 
+/// What is said of a line that is not UTF-8.
+const NOT_TEXT: &str = "A line that is not UTF-8 text was not sent.";
+
+/// A line of a pipe, without its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Text(String),
+    NotText,
+    /// Longer than [`MOST_LINE_BYTES`].
+    Long,
+}
+
+/// The next line, `None` at the end.
+fn read_line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
+    let mut bytes = Vec::new();
+    if input.take(MOST_LINE_BYTES).read_until(b'\n', &mut bytes)? == 0 {
+        return Ok(None);
+    }
+    if bytes.len() as u64 == MOST_LINE_BYTES && bytes.last() != Some(&b'\n') {
+        input.skip_until(b'\n')?;
+        return Ok(Some(Line::Long));
+    }
+    Ok(Some(String::from_utf8(bytes).map_or(Line::NotText, Line::Text)))
+}
+
 /// What is wrong with one message need not end the chat; a device that is gone does.
 fn ends_chat(error: &Error) -> bool {
     matches!(error, Error::DeviceLost { .. } | Error::OutOfMemory { .. } | Error::Refused { .. } | Error::Plan { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_not_text_are_lines_all_the_same() {
+        let mut input = &b"Hi\n\xff\xfe\nGr\xc3\xbc\xc3\x9fe\r\n\nlast"[..];
+        let mut lines = Vec::new();
+        while let Some(line) = read_line(&mut input).unwrap() {
+            lines.push(line);
+        }
+        let text = |text: &str| Line::Text(text.to_owned());
+        assert_eq!(lines, [text("Hi\n"), Line::NotText, text("Grüße\r\n"), text("\n"), text("last")]);
+    }
+
+    #[test]
+    fn lines_without_end_are_not_kept() {
+        let mut input = io::BufReader::new(io::repeat(b'x').take(MOST_LINE_BYTES + 5).chain(&b"\nHi\n"[..]));
+        assert_eq!(read_line(&mut input).unwrap(), Some(Line::Long));
+        assert_eq!(read_line(&mut input).unwrap(), Some(Line::Text("Hi\n".to_owned())));
+        assert_eq!(read_line(&mut input).unwrap(), None);
+    }
 }

@@ -107,6 +107,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let mut conversation = Conversation::open(&bundle, conversation_options)?;
     let load_seconds = started.elapsed().as_secs_f64();
+    conversation.notes().for_each(|note| note!("note: {note}"));
     match &options.prompt {
         Some(prompt) => answer::once(&mut conversation, &options, prompt, load_seconds),
         None => chat::interactive(&mut conversation, &options),
@@ -162,7 +163,7 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
         match compile_sources(sources, &options.preparation, &target, &path, bars) {
             // Somebody else compiles the same; what comes of it is as good.
             Err(error) if is_busy(&error) => std::thread::sleep(Duration::from_millis(200)),
-            compiled => drop(compiled?),
+            compiled => compiled?.warnings.iter().for_each(|warning| note!("warning: {warning}")),
         }
     }
     Bundle::open(&path)

@@ -10,7 +10,7 @@ use dwindle_bundle::{
 
 use super::estimate::estimates;
 use super::share::{Share, shares};
-use super::{Blueprint, CompileOptions, Prepared, Report, ensemble, text};
+use super::{Blueprint, CompileOptions, Prepared, Report, ensemble, sampling, text};
 use crate::error::{Error, Result};
 use crate::graph::Tensors;
 use crate::kernels::{Emitted, translate, validate};
@@ -185,7 +185,7 @@ impl Draft {
         };
         let manifest = writer.finish(manifest)?;
         let bytes = std::fs::metadata(out).map_err(Error::io("read", out))?.len();
-        Ok(Report::new(self, &manifest, bytes))
+        Report::new(self, &manifest, bytes)
     }
 
     fn packed_bytes(&self, shares: &[Share<'_>]) -> u64 {
@@ -233,7 +233,7 @@ fn describe(model: &Prepared, text: Option<Text>, plan: Plan) -> Result<Model> {
         hidden_size: model.family.shape().hidden_size as u32,
         memory: plan.memory(),
         image: text::image(model)?,
-        sampling: text::sampling(&model.blueprint)?,
+        sampling: sampling::sampling(&model.blueprint)?,
         text,
         plan,
     })

@@ -7,7 +7,8 @@ use dwindle_bundle::{Manifest, Memory, MemoryPlan, Moment};
 use serde::Serialize;
 
 use super::share::Division;
-use super::{Build, Draft};
+use super::{Build, Draft, sampling};
+use crate::error::Result;
 use crate::size::Size;
 
 /// What is in a bundle, for people.
@@ -70,7 +71,7 @@ pub struct FunctionReport {
 
 impl Report {
     /// What a draft became: `manifest` in a file of `bytes` bytes.
-    pub(super) fn new(draft: &Draft, manifest: &Manifest, bytes: u64) -> Self {
+    pub(super) fn new(draft: &Draft, manifest: &Manifest, bytes: u64) -> Result<Self> {
         let mut report = Report::planned(draft, bytes);
         for model in &manifest.models {
             match &model.text {
@@ -83,6 +84,16 @@ impl Report {
                 Some(_) => {}
             }
         }
+        for model in draft.prepared() {
+            let left_out = sampling::not_done(&model.blueprint)?;
+            if !left_out.is_empty() {
+                report.warnings.push(format!(
+                    "{}: generation_config.json asks for {}, which Dwindle does not do; answers may differ",
+                    model.name(),
+                    left_out.join(", ")
+                ));
+            }
+        }
         if report.targets.len() > 1 {
             let division = Division::of(manifest);
             report.shared_bytes = Some(division.shared);
@@ -90,7 +101,7 @@ impl Report {
                 target.own_bytes = Some(own);
             }
         }
-        report
+        Ok(report)
     }
 
     /// What a draft will become, in a file of about `bytes` bytes.

@@ -1,4 +1,4 @@
-//! Tokenizer, chat template, special tokens, stop tokens and sampling defaults of a model directory.
+//! Tokenizer, chat template, special tokens and stop tokens of a model directory.
 //!
 //! Read are the files that Hugging Face checkpoints have: `tokenizer.json`, `tokenizer_config.json`,
 //! `special_tokens_map.json`, `chat_template.jinja` or `.json`, `generation_config.json`.
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use dwindle_bundle::{ImageInput, SamplingDefaults, Text, Writer};
+use dwindle_bundle::{ImageInput, Text, Writer};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -90,47 +90,8 @@ pub fn image(model: &Prepared) -> Result<Option<ImageInput>> {
     Ok(Some(image))
 }
 
-/// Defaults for sampling: those of `generation_config.json`, where it asks for sampling at all.
-pub fn sampling(directory: &Blueprint) -> Result<SamplingDefaults> {
-    let generation = object(directory, "generation_config.json")?;
-    let refuse = |key: &str, expected: &str| {
-        let found = generation.get(key).unwrap_or(&Value::Null);
-        Error::json(
-            &directory.path().join("generation_config.json"),
-            format!("`{key}` is {found}, expected {expected}"),
-        )
-    };
-    let number = |key: &str, least: f64, most: f64| -> Result<Option<f32>> {
-        match generation.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_f64() {
-                Some(number) if (least..=most).contains(&number) => Ok(Some(number as f32)),
-                _ => Err(refuse(key, &format!("a number from {least} to {most}"))),
-            },
-        }
-    };
-    let repetition_penalty = number("repetition_penalty", 1e-3, 1e3)?.filter(|&penalty| penalty != 1.0);
-    if generation.get("do_sample").and_then(Value::as_bool) != Some(true) {
-        return Ok(SamplingDefaults { repetition_penalty, ..SamplingDefaults::default() });
-    }
-    let top_k = match generation.get("top_k") {
-        None | Some(Value::Null) => None,
-        Some(value) => {
-            Some(value.as_u64().and_then(|k| u32::try_from(k).ok()).ok_or_else(|| refuse("top_k", "a whole number"))?)
-        }
-    };
-    Ok(SamplingDefaults {
-        temperature: number("temperature", 0.0, 1e3)?.or(Some(1.0)),
-        top_p: number("top_p", 0.0, 1.0)?.filter(|&p| p < 1.0),
-        // 0 keeps all.
-        top_k: top_k.filter(|&k| k > 0),
-        min_p: number("min_p", 0.0, 1.0)?.filter(|&p| p > 0.0),
-        repetition_penalty,
-    })
-}
-
 /// The object in a carried JSON file; empty where there is none.
-fn object(directory: &Blueprint, name: &str) -> Result<Map<String, Value>> {
+pub(super) fn object(directory: &Blueprint, name: &str) -> Result<Map<String, Value>> {
     match directory.json(name)? {
         None => Ok(Map::new()),
         Some(Value::Object(map)) => Ok(map),

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use dwindle_bundle::ImageInput;
 
-use super::Error;
-use crate::image::Prepared;
+use crate::image::{Blend, Prepared};
 use crate::session::Row;
 
 /// One position.
@@ -33,40 +32,63 @@ impl Slot {
     }
 }
 
-/// Tokens with each placeholder replaced by the rows of a picture: of `pictures[first..]`, in order.
-pub(crate) fn expand(
-    tokens: &[u32],
-    input: Option<&ImageInput>,
-    pictures: &[Arc<Prepared>],
-    first: usize,
-) -> Result<Vec<Slot>, Error> {
+/// A picture of the chat.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    /// Unique in the chat.
+    pub number: usize,
+    pub prepared: Arc<Prepared>,
+}
+
+impl Shown {
+    /// Takes the form in which it is seen alone, or beside others.
+    pub(crate) fn show(&mut self, is_among_others: bool) {
+        if self.prepared.is_among_others() != is_among_others {
+            self.prepared = Arc::new(self.prepared.shown(is_among_others));
+        }
+    }
+
+    /// Whether `cached` holds rows of another form of it.
+    pub(crate) fn was_otherwise(&self, cached: &[Slot]) -> bool {
+        let form = self.prepared.is_among_others();
+        cached.iter().any(|slot| {
+            matches!(slot, Slot::Picture { picture, is_among_others, .. } if *picture == self.number && *is_among_others != form)
+        })
+    }
+}
+
+/// Tokens with each placeholder replaced by the rows of a picture, in order, and the number of placeholders. Placeholders without a
+/// picture are left out.
+pub(crate) fn expand(tokens: &[u32], input: Option<&ImageInput>, pictures: &[Shown]) -> (Vec<Slot>, usize) {
     let mut slots = Vec::with_capacity(tokens.len());
-    let mut next = first;
+    let mut found = 0;
     for &token in tokens {
         if input.is_some_and(|input| input.token == token) {
-            if let Some(shown) = pictures.get(next) {
-                let is_among_others = shown.is_among_others();
-                let rows = 0..shown.blends().len();
-                slots.extend(rows.map(|row| Slot::Picture { picture: next, row, is_among_others }));
+            if let Some(Shown { number: picture, prepared }) = pictures.get(found) {
+                let (picture, is_among_others) = (*picture, prepared.is_among_others());
+                let rows = 0..prepared.blends().len();
+                slots.extend(rows.map(|row| Slot::Picture { picture, row, is_among_others }));
             }
-            next += 1;
+            found += 1;
         } else {
             slots.push(Slot::Token(token));
         }
     }
-    if next != pictures.len() {
-        let placeholder = input.map_or("", |input| &input.placeholder).to_owned();
-        return Err(Error::Placeholders { found: next - first, pictures: pictures.len() - first, placeholder });
-    }
-    Ok(slots)
+    (slots, found)
+}
+
+/// The picture of this number; slots only hold numbers of pictures of their chat.
+pub(crate) fn picture(number: usize, pictures: &[Shown]) -> Option<&Prepared> {
+    pictures.iter().find(|shown| shown.number == number).map(|shown| &*shown.prepared)
 }
 
 /// The row that stands at a slot.
-pub(crate) fn row(slot: Slot, input: Option<&ImageInput>, pictures: &[Arc<Prepared>]) -> Row {
+pub(crate) fn row(slot: Slot, input: Option<&ImageInput>, pictures: &[Shown]) -> Row {
     match slot {
         Slot::Token(token) => Row::from(token),
-        Slot::Picture { picture, row, .. } => {
-            Row { token: input.map_or(0, |input| input.token), blend: pictures[picture].blends()[row] }
+        Slot::Picture { picture: number, row, .. } => {
+            let blend = picture(number, pictures).map_or(Blend::NONE, |prepared| prepared.blends()[row]);
+            Row { token: input.map_or(0, |input| input.token), blend }
         }
     }
 }
@@ -84,42 +106,9 @@ pub(crate) fn by_picture(slots: &[Slot]) -> impl Iterator<Item = (Option<usize>,
     })
 }
 
-/// Shows pictures as they are seen alone or together, and says how many of the first `known` have changed.
-pub(crate) fn show_together(pictures: &mut [Arc<Prepared>], known: usize) -> usize {
-    let together = pictures.len() > 1;
-    let mut changed = 0;
-    for (number, picture) in pictures.iter_mut().enumerate() {
-        let shown = picture.shown(together);
-        if shown.is_among_others() != picture.is_among_others() {
-            changed += usize::from(number < known);
-            *picture = Arc::new(shown);
-        }
-    }
-    changed
-}
-
 /// How many slots both begin with.
 pub(crate) fn common(a: &[Slot], b: &[Slot]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-/// Where `text` goes on after `said`: behind it, if it begins with it; else behind its last visible character, if the
-/// two differ in white space only. Templates trim answers, and some end the prompt with other white space than they
-/// put between role and answer later; neither is a reason to compute the answer again.
-pub(crate) fn continuation<'a>(text: &'a str, said: &str) -> Option<&'a str> {
-    if let Some(rest) = text.strip_prefix(said) {
-        return Some(rest);
-    }
-    let visible = |(_, letter): &(usize, char)| !letter.is_whitespace();
-    let mut letters = text.char_indices().filter(visible);
-    let mut end = 0;
-    for (_, wanted) in said.char_indices().filter(visible) {
-        match letters.next() {
-            Some((at, letter)) if letter == wanted => end = at + letter.len_utf8(),
-            _ => return None,
-        }
-    }
-    Some(&text[end..])
 }
 
 #[cfg(test)]
@@ -134,21 +123,5 @@ mod tests {
         assert_eq!(parts, [(Some(4), &slots[..4]), (Some(5), &slots[4..5]), (Some(6), &slots[5..])]);
         assert_eq!(by_picture(&slots[..1]).collect::<Vec<_>>(), [(None, &slots[..1])]);
         assert_eq!(by_picture(&[]).count(), 0);
-    }
-
-    #[test]
-    fn texts_go_on_behind_what_was_said() {
-        for (text, said, expected) in [
-            ("user: Hi\nmodel: Hello.<end>", "user: Hi\nmodel: Hello.", Some("<end>")),
-            ("user: Hi\nmodel: Hello.<end>", "user: Hi\nmodel: Hello. \n", Some("<end>")),
-            ("user: Hi\nmodel: Hello.<end>", "user: Hi\nmodel:  Hello.", Some("<end>")),
-            ("user: Hi\nmodel: \nHello.\n<end>", "user: Hi\nmodel:\nHello.", Some("\n<end>")),
-            ("user: Hi\nmodel: <end>", "user: Hi\nmodel: <think>x</think>", None),
-            ("user", "user: Hi", None),
-            ("é <end>", "é", Some(" <end>")),
-            ("é<end>", " é ", Some("<end>")),
-        ] {
-            assert_eq!(continuation(text, said), expected, "{said:?} in {text:?}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! A decoder for tests: remembers what was done to it and says what it is told to.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::{Decoder, Parts};
@@ -107,14 +107,14 @@ pub fn demo(path: &str) -> Vec<u8> {
 /// The demo's chat model without its weights, with another template.
 pub fn parts_with(template: &str) -> Parts {
     let tokens = [("bos_token".to_owned(), "<bos>".to_owned())].into();
-    Parts {
-        model: "talker".into(),
-        tokenizer: Tokenizer::from_bytes(&demo("pocket-gemma/tokenizer.json")).unwrap(),
-        template: Some(Template::parse(template, &tokens, None, std::time::UNIX_EPOCH).unwrap()),
-        image: None,
-        stop: vec![1, 6],
-        system: None,
-    }
+    parts_of(&demo("pocket-gemma/tokenizer.json"), template, &tokens, vec![1, 6])
+}
+
+/// A model that only reads text, with a tokenizer and a template.
+pub fn parts_of(tokenizer: &[u8], template: &str, tokens: &BTreeMap<String, String>, stop: Vec<u32>) -> Parts {
+    let tokenizer = Tokenizer::from_bytes(tokenizer).unwrap();
+    let parsed = Template::parse(template, tokens, None, std::time::UNIX_EPOCH).unwrap();
+    Parts::new("talker", tokenizer, Some((parsed, template)), None, stop).unwrap()
 }
 
 /// The demo's chat template.
