@@ -10,6 +10,8 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use indicatif::ProgressDrawTarget;
+
 /// A result could not be written to stdout.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -135,9 +137,12 @@ pub fn leave_line() {
     }
 }
 
-/// Whether stderr is read by a person.
-pub fn is_seen() -> bool {
-    io::stderr().is_terminal()
+/// Where progress bars are drawn: stderr, if a person reads it. Failures to draw are ignored.
+pub fn bars() -> ProgressDrawTarget {
+    match io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    }
 }
 
 /// Log lines, which repeat names as messages do.

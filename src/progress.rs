@@ -16,11 +16,7 @@ pub struct Bars {
 
 impl Default for Bars {
     fn default() -> Self {
-        let target = match output::is_seen() {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        Bars { lines: MultiProgress::with_draw_target(target), current: Mutex::default() }
+        Bars { lines: MultiProgress::with_draw_target(output::bars()), current: Mutex::default() }
     }
 }
 

@@ -259,7 +259,7 @@ fn any_text() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for _ in 0..30_000 {
+    for _ in 0..5_000 {
         let message: String = (0..next(12)).map(|_| PIECES[next(PIECES.len())]).collect();
         let mentions = found_in(&message);
         assert!(!mentions.found.is_empty() || mentions.message == message, "{message:?}");
