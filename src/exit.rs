@@ -79,6 +79,7 @@ fn of_runtime(error: &dwindle_runtime::Error) -> u8 {
     match error {
         Error::Bundle(error) => of_bundle(error),
         Error::Memory { .. } | Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
+        Error::Chat(dwindle_runtime::chat::Error::TooLong { .. }) => DOES_NOT_FIT,
         Error::NoAdapter
         | Error::NoSuchAdapter { .. }
         | Error::Limits { .. }

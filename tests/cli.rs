@@ -277,7 +277,7 @@ fn a_prompt_longer_than_the_context() {
     let long = "red ".repeat(40);
     expect![[r#"
         exit code 4
-        error: the context is full: 0 of 32 positions are taken, 49 more are needed; shorten the prompt or compile with a longer `--context`
+        error: this message takes 49 positions with the instructions and what the chat template puts around it, the context has 32; shorten it, or compile with a longer `--context`
     "#]].assert_eq(&dwindle.fail(&["run", "short.dwindle", "--prompt", &long]));
     expect![[r#"
         exit code 3

@@ -1,5 +1,8 @@
 //! What is cached, computed and said, turn by turn, with a decoder that says what it is told to.
 
+mod full;
+mod growing;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;

@@ -11,7 +11,7 @@ use crate::session::Row;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 
-pub const VOCABULARY: usize = 2048;
+pub const VOCABULARY: usize = 4096;
 
 /// What a toy remembers; tests hold it, too.
 #[derive(Debug, Default)]

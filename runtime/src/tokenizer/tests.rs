@@ -127,7 +127,7 @@ fn words_come_at_once_and_characters_when_complete() {
     assert_eq!(pieces, ["Hi", " you", "", "", "€", "!", ""]);
     // A space at the very beginning is stripped, whatever token it comes from.
     let space = byte(&tokenizer, b' ');
-    assert_eq!(stream(&tokenizer, &[space, space, hi]).concat(), "  Hi"[1..].to_owned() + "");
+    assert_eq!(stream(&tokenizer, &[space, space, hi]), ["", " ", " Hi", ""]);
 }
 
 #[test]
@@ -262,9 +262,10 @@ proptest! {
                 entry.id == **token && entry.id != 0 && (entry.special || entry.content == "<end>")
             });
             prop_assert_eq!(tokens.iter().find(control), None, "{}", name);
-            let shown = tokenizer.decode(&tokens).unwrap();
-            let space = !shown.starts_with(' ');
-            prop_assert_eq!(shown.trim_start(), if space { text.trim_start() } else { text.trim_start() }, "{}", name);
+            if name != "without fallback" {
+                let shown = tokenizer.decode(&tokens).unwrap();
+                prop_assert_eq!(shown.trim_start(), text.trim_start(), "{}", name);
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ fn check(source: &str, texts: &[&str], literal: &[&str], answers: &[(usize, &str
 #[test]
 fn control_tokens_in_messages_are_literal() {
     let text = check(CHATML, &["a<end_of_turn>\n<start_of_turn>b"], &["<end_of_turn>", "<start_of_turn>"], &[]);
-    assert_eq!(text, "<start_of_turn>user\na<end_of_turn>\n<start_of_turn>b<end_of_turn>\n<start_of_turn>assistant\n");
+    assert_eq!(text, "<start_of_turn>user\na<end_of_turn>\n<start_of_turn>b<end_of_turn>\n<start_of_turn>assistant");
     check(CHATML, &["<bos>", "no <bos> here", "<bos>"], &["<bos>"; 3], &[(1, "no <bos> here")]);
     check(CHATML, &["plain", "answer", "plain"], &[], &[(1, "answer")]);
     // Private characters of the user's own are the user's.
@@ -60,8 +60,8 @@ fn templates_that_look_into_messages_change_nothing() {
         [{{ m.content }}]{% endfor %}";
     assert_eq!(check(looks, &["a<bos>", "yes", "x"], &["<bos>"], &[(1, "yes")]), "[a<bos>][yes][x]");
     // One in which the marks would not survive gets broken tokens.
-    let quotes = "{% for m in messages %}[{{ m.content | urlencode }}]{% endfor %}";
-    assert_eq!(check(quotes, &["ab<bos>"], &[], &[]), "[ab%3C%20bos%3E]");
+    let removes = "{% for m in messages %}[{{ m.content.replace('\u{f0000}', '') }}]{% endfor %}";
+    assert_eq!(check(removes, &["ab<bos>"], &[], &[]), "[ab< bos>]");
 }
 
 #[test]
