@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use self::subject::Subject;
 use crate::device::Device;
 use crate::memory;
+use crate::output;
 use crate::source::DEFAULT_SCHEME;
 
 /// Options of `bench`.
@@ -72,12 +73,12 @@ pub fn run(options: Options) -> Result<()> {
     for subject in subject::open(&options)? {
         reports.push(measure(&options, subject?)?);
         if !options.json {
-            text::print(&reports[reports.len() - 1]);
+            output::line(text::of(&reports[reports.len() - 1]))?;
         }
     }
     if options.json {
         let report = if reports.len() == 1 { reports.remove(0) } else { Value::Array(reports) };
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        output::json(&format!("{report:#}"))?;
     }
     Ok(())
 }

@@ -8,17 +8,19 @@ use dwindle_bundle::Mapping;
 /// Environment variable that names another cache directory.
 pub const CACHE_VARIABLE: &str = "DWINDLE_CACHE";
 
+/// Where the cache directory is, or will be made; `None` without a home directory.
+pub fn location() -> Option<PathBuf> {
+    match std::env::var_os(CACHE_VARIABLE) {
+        Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
+        _ => Some(directories::ProjectDirs::from("", "", "dwindle")?.cache_dir().to_owned()),
+    }
+}
+
 /// The cache directory, made if it is not there.
 pub fn directory() -> Result<PathBuf> {
-    let path = match std::env::var_os(CACHE_VARIABLE) {
-        Some(path) if !path.is_empty() => PathBuf::from(path),
-        _ => directories::ProjectDirs::from("", "", "dwindle")
-            .with_context(|| {
-                format!("there is no home directory to keep a cache in; set {CACHE_VARIABLE} to a directory")
-            })?
-            .cache_dir()
-            .to_owned(),
-    };
+    let path = location().with_context(|| {
+        format!("there is no home directory to keep a cache in; set {CACHE_VARIABLE} to a directory")
+    })?;
     std::fs::create_dir_all(&path).with_context(|| {
         format!("cannot make the cache directory {}; set {CACHE_VARIABLE} to another", path.display())
     })?;

@@ -17,11 +17,14 @@ use dwindle_compiler::work::Work;
 use dwindle_schemes::{FloatType, Role, Scheme};
 use serde_json::json;
 
+use crate::destination;
 use crate::device::{Device, Kind};
 use crate::fit;
+use crate::output;
 use crate::progress::Bars;
 use crate::schemes;
 use crate::source::{Described, Preparation, Source};
+use crate::termination::Temporary;
 
 /// Options of `compile`.
 #[derive(Debug, clap::Args)]
@@ -164,9 +167,6 @@ impl Target {
 /// Compiles.
 pub fn run(options: Options) -> Result<()> {
     let bars = Bars::default();
-    if options.output.is_dir() {
-        bail!("{} is a directory; name the file to write", options.output.display());
-    }
     if let Some(twice) =
         (1..options.target.target.len()).find(|&i| options.target.target[..i].contains(&options.target.target[i]))
     {
@@ -178,6 +178,7 @@ pub fn run(options: Options) -> Result<()> {
     let revision = options.preparation.revision.as_deref();
     let resolve = |text: &String| Source::resolve(text, revision, &bars);
     let sources = options.models.iter().map(resolve).collect::<Result<Vec<_>>>()?;
+    destination::check_beside(&options.output, destination::Kind::Bundle, &sources)?;
     let job = Job {
         sources: &sources,
         preparation: &options.preparation,
@@ -194,21 +195,19 @@ pub fn run(options: Options) -> Result<()> {
         planned.work.check(&options.output)?;
     }
     if !options.json {
-        planned.fit.iter().for_each(|table| println!("{table}\n"));
-        println!("{}", planned.work);
+        planned.fit.iter().try_for_each(|table| output::line(format_args!("{table}\n")))?;
+        output::line(&planned.work)?;
     }
     let report = match options.dry_run {
         true => planned.draft.report(planned.work.bytes_out),
         false => planned.write(job)?,
     };
     match options.json {
-        true => println!(
-            "{}",
-            serde_json::to_string_pretty(
-                &json!({ "work": planned.work, "fit": planned.fit, "bundle": report, "written": !options.dry_run })
-            )?
-        ),
-        false => println!("{report}"),
+        true => output::json(&format!(
+            "{:#}",
+            json!({ "work": planned.work, "fit": planned.fit, "bundle": report, "written": !options.dry_run })
+        ))?,
+        false => output::line(report)?,
     }
     Ok(())
 }
@@ -225,7 +224,7 @@ pub struct Job<'a> {
     pub output: &'a Path,
     /// Progress.
     pub bars: &'a Bars,
-    workplace: OnceCell<(Workplace, PathBuf)>,
+    workplace: OnceCell<(Workplace, PathBuf, Temporary)>,
 }
 
 /// A bundle that is decided, and where the tensors of its models will come from.
@@ -256,14 +255,15 @@ impl Job<'_> {
     /// # Errors
     /// The place is somebody else's, or cannot be written.
     pub fn work(&self) -> Result<&Path> {
-        if let Some((_, folder)) = self.workplace.get() {
+        if let Some((_, folder, _)) = self.workplace.get() {
             return Ok(folder);
         }
         let workplace = Workplace::claim(self.output)?;
+        let temporary = Temporary::new(workplace.path());
         workplace.clear("a bundle")?;
         let folder = workplace.new_path();
         std::fs::create_dir(&folder).with_context(|| format!("cannot write into {}", folder.display()))?;
-        Ok(&self.workplace.get_or_init(|| (workplace, folder)).1)
+        Ok(&self.workplace.get_or_init(|| (workplace, folder, temporary)).1)
     }
 
     /// Decides everything as the user says; nothing is written.
@@ -337,7 +337,7 @@ impl Planned {
         let report = draft.write(&tensors, &bundle, job.bars)?;
         drop(tensors);
         drop(stored);
-        let (workplace, _) = job.workplace.into_inner().context("the workplace was claimed")?;
+        let (workplace, _, _temporary) = job.workplace.into_inner().context("the workplace was claimed")?;
         workplace.commit(&bundle)?;
         Ok(report)
     }

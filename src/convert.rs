@@ -1,6 +1,6 @@
 //! `dwindle convert`: a checkpoint becomes a model directory, quantized on the way where a scheme is named.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use dwindle_compiler::checkpoint::{Announced, Announcement, Conversion, ConvertReport, IgnoredKeys, Keep, ModelDir};
@@ -9,7 +9,9 @@ use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 use serde_json::json;
 
+use crate::destination;
 use crate::hub::{self, Hub, Listing, Place, RemoteFile};
+use crate::output::{self, note};
 use crate::progress::Bars;
 use crate::source::{Named, Source};
 use crate::work::Announce;
@@ -61,6 +63,8 @@ impl Options {
 pub fn run(options: Options) -> Result<()> {
     let bars = Bars::default();
     let scheme = options.scheme.as_deref().map(schemes::named).transpose()?;
+    // A hub id is no path, and the hub's cache is looked at anyway.
+    destination::check(&options.output, destination::Kind::Directory, &[Path::new(&options.source)])?;
     if let Some(scheme) = &scheme
         && Source::is_hub_id(&options.source)
     {
@@ -128,7 +132,7 @@ fn from_hub(hub: &Hub, listing: &Listing, scheme: &Scheme, options: &Options, ba
     let mut arriving = announcement.begin(&options.output)?;
     let remaining = arriving.remaining();
     if remaining.len() < announcement.files().len() {
-        eprintln!(
+        note!(
             "{} of {} files are done already",
             announcement.files().len() - remaining.len(),
             announcement.files().len()
@@ -141,7 +145,7 @@ fn from_hub(hub: &Hub, listing: &Listing, scheme: &Scheme, options: &Options, ba
         Keep::Nothing => Place::Folder(arriving.folder()),
     };
     let told = |error: hub::Error| {
-        eprintln!(
+        note!(
             "what is done so far is kept in {}.partial; the same command goes on from there",
             options.output.display()
         );
@@ -176,18 +180,18 @@ impl Done {
                 "tensors": tensors, "bytes": bytes, "ignored": ignored, "notes": notes, "warnings": warnings,
             });
             let text = json!({ "work": self.work, "report": report, "scheme": model.scheme(), "card": card });
-            println!("{}", serde_json::to_string_pretty(&text)?);
+            output::json(&format!("{text:#}"))?;
             return Ok(());
         }
         if let Some(card) = card {
-            println!("{card}");
+            output::line(card)?;
         }
-        eprintln!("{report}");
+        note!("{report}");
         let output = options.output.display();
         match model.scheme() {
-            Some(_) if options.scheme.is_some() => eprintln!("next: dwindle compile {output} -o {output}.dwindle"),
-            Some(scheme) => eprintln!("packed already ({scheme}); next: dwindle compile {output} -o {output}.dwindle"),
-            None => eprintln!("next: dwindle quantize {output} --scheme q4f16_1 -o {output}-q4f16_1"),
+            Some(_) if options.scheme.is_some() => note!("next: dwindle compile {output} -o {output}.dwindle"),
+            Some(scheme) => note!("packed already ({scheme}); next: dwindle compile {output} -o {output}.dwindle"),
+            None => note!("next: dwindle quantize {output} --scheme q4f16_1 -o {output}-q4f16_1"),
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::cache;
 use crate::compile::{Target, compile_sources};
 use crate::progress::Bars;
 use crate::source::{Named, Preparation, Source};
+use crate::termination::Temporary;
 
 /// A file of a packed model directory.
 struct File {
@@ -56,6 +57,7 @@ pub fn open(target: &Target, bars: &Bars) -> Result<Bundle> {
         Err(error) => {
             tracing::warn!("{error:#}; compiling the demo for this run alone");
             let directory = tempfile::tempdir().context("there is no directory for temporary files")?;
+            let _temporary = Temporary::new(directory.path());
             let path = key.path(directory.path());
             compile(target, &path, bars)?;
             // The mapping outlives the file's name.
@@ -66,6 +68,7 @@ pub fn open(target: &Target, bars: &Bars) -> Result<Bundle> {
 
 fn compile(target: &Target, path: &Path, bars: &Bars) -> Result<()> {
     let directory = tempfile::tempdir().context("there is no directory for temporary files")?;
+    let _temporary = Temporary::new(directory.path());
     let mut sources = Vec::new();
     for file in FILES {
         let folder = directory.path().join(file.model);

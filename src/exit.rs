@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::hub;
+use crate::output::{self, note};
 
 /// Ctrl-C ended the work.
 #[derive(Debug, thiserror::Error)]
@@ -19,13 +20,13 @@ const INTERRUPTED: u8 = 130;
 
 /// Prints the error and its causes on stderr, and chooses the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    if is_broken_pipe(error) {
+    if matches!(error.downcast_ref(), Some(output::Error::Closed)) {
         // Whoever read the output has enough.
         return ExitCode::SUCCESS;
     }
     let code = code(error);
     if code != INTERRUPTED {
-        eprintln!("error: {}", told(error));
+        note!("error: {}", told(error));
     }
     ExitCode::from(code)
 }
@@ -40,11 +41,6 @@ fn told(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let broken = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(broken))
 }
 
 fn code(error: &anyhow::Error) -> u8 {
@@ -71,6 +67,9 @@ fn code(error: &anyhow::Error) -> u8 {
             if matches!(error, Error::Shortened { .. }) {
                 return DAMAGED;
             }
+        }
+        if let Some(output::Error::Failed(source)) = cause.downcast_ref() {
+            return if source.kind() == io::ErrorKind::StorageFull { DOES_NOT_FIT } else { BAD_INPUT };
         }
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull) {
             return DOES_NOT_FIT;

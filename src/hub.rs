@@ -46,6 +46,7 @@ use download::Download;
 pub use error::Error;
 pub use listing::{Listing, RemoteFile};
 use settings::Settings;
+pub use settings::cache_location;
 
 use crate::progress::{Bars, Transfer};
 

@@ -2,7 +2,6 @@
 
 mod bundle;
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use serde_json::json;
 
 use crate::compile::Target;
 use crate::hub::{self, Hub};
+use crate::output;
 use crate::progress::Bars;
 use crate::source::{Preparation, Source, open_bundle};
 
@@ -43,7 +43,7 @@ pub fn run(options: Options) -> Result<()> {
     let revision = options.preparation.revision.as_deref();
     let named_on_hub = !Path::new(&options.source).exists() && hub::is_id(&options.source);
     if options.stage.is_none() && named_on_hub {
-        return print(&of_hub_id(&options, &bars)?);
+        return print(&of_hub_id(&options, &bars)?, options.json);
     }
     let source = Source::resolve(&options.source, revision, &bars)?;
     let text = match &source {
@@ -62,13 +62,15 @@ pub fn run(options: Options) -> Result<()> {
             of_source(&source, &options, work.path(), &bars)?
         }
     };
-    print(&text)
+    print(&text, options.json)
 }
 
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.trim_end().as_bytes())?;
-    Ok(writeln!(out)?)
+fn print(text: &str, as_json: bool) -> Result<()> {
+    match as_json {
+        true => output::json(text)?,
+        false => output::line(text.trim_end())?,
+    }
+    Ok(())
 }
 
 /// What the hub lists, and what the configuration says, of which alone is downloaded.

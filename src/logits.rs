@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use dwindle_compiler::checkpoint::Workplace;
 use dwindle_compiler::checkpoint::safetensors::{Element, Layout, TensorWriter};
 use dwindle_runtime::Scorer;
 
+use crate::destination;
 use crate::device::{Device, Kind};
+use crate::output::note;
 use crate::run::pictures;
 use crate::source::open_bundle;
 
@@ -43,6 +46,8 @@ pub struct Options {
 /// Writes the logits.
 pub fn run(options: Options) -> Result<()> {
     let bundle = open_bundle(&options.bundle)?;
+    let read: Vec<&Path> = options.image.iter().chain([&options.bundle]).map(PathBuf::as_path).collect();
+    destination::check(&options.output, destination::Kind::Tensors, &read)?;
     let bundle = options.device.select(&bundle, options.kind)?;
     let models = &bundle.manifest().models;
     let names = || models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -61,14 +66,18 @@ pub fn run(options: Options) -> Result<()> {
     let vocab_size = model.vocab_size as usize;
     let shape = [logits.len() / vocab_size, vocab_size];
     write(&options.output, &shape, &logits)?;
-    eprintln!("wrote logits [{}, {}] to {}", shape[0], shape[1], options.output.display());
+    note!("wrote logits [{}, {}] to {}", shape[0], shape[1], options.output.display());
     Ok(())
 }
 
 fn write(path: &Path, shape: &[usize], logits: &[f32]) -> Result<()> {
     let layout = Layout::new(&[("logits".to_owned(), (Element::F32, shape.to_vec()))].into());
-    let writer = TensorWriter::create(path, layout)?;
+    let workplace = Workplace::claim(path)?;
+    workplace.clear("logits")?;
+    let new = workplace.new_path();
+    let writer = TensorWriter::create(&new, layout)?;
     let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
     writer.write("logits", 0, &bytes)?;
-    Ok(writer.finish()?)
+    writer.finish()?;
+    Ok(workplace.commit(&new)?)
 }

@@ -5,6 +5,7 @@ mod cache;
 mod compile;
 mod convert;
 mod demo;
+mod destination;
 mod device;
 mod exit;
 mod fit;
@@ -12,6 +13,7 @@ mod hub;
 mod inspect;
 mod logits;
 mod memory;
+mod output;
 mod progress;
 mod quantize;
 mod run;
@@ -19,6 +21,7 @@ mod said;
 mod schemes;
 mod source;
 mod synth;
+mod termination;
 mod work;
 
 use std::process::ExitCode;
@@ -45,7 +48,7 @@ Examples:
   dwindle compile model-q4 --target vulkan -o model.dwindle
   dwindle run model.dwindle
 
-Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted.";
+Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted, 143 terminated.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -72,7 +75,10 @@ enum Command {
 
 fn main() -> ExitCode {
     quiet_device_selection();
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => return output::usage(&error),
+    };
     start_logging(options.verbose);
     dwindle_bundle::exit_when_shortened(exit::DAMAGED);
     let result = match options.command {
@@ -96,7 +102,12 @@ fn start_logging(verbose: u8) {
     let level =
         ["warn", "dwindle=info,dwindle_runtime=info,dwindle_compiler=info,warn", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| output::Log)
+        .with_ansi(false)
+        .without_time()
+        .init();
 }
 
 /// Mesa's device selection looks for a Wayland session and complains on stderr where there is none, as over SSH. The runtime

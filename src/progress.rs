@@ -1,10 +1,11 @@
 //! Progress bars on stderr, where that is a terminal; silence elsewhere.
 
-use std::io::IsTerminal;
 use std::sync::Mutex;
 
 use dwindle_compiler::progress::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output;
 
 /// One bar for the operation in progress, below those of files that arrive meanwhile.
 #[derive(Debug)]
@@ -15,11 +16,7 @@ pub struct Bars {
 
 impl Default for Bars {
     fn default() -> Self {
-        let target = match std::io::stderr().is_terminal() {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
-        };
-        Bars { lines: MultiProgress::with_draw_target(target), current: Mutex::default() }
+        Bars { lines: MultiProgress::with_draw_target(output::bars()), current: Mutex::default() }
     }
 }
 
@@ -116,7 +113,8 @@ impl Drop for FileTransfer {
 
 /// A bar that is not shown before a [`MultiProgress`] takes it.
 fn bar(what: String, total_bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden()).with_message(what);
+    let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden())
+        .with_message(output::name(&what).into_owned());
     bar.set_style(style());
     bar
 }

@@ -9,8 +9,8 @@ use dwindle_quant::Method;
 use serde_json::json;
 
 use crate::progress::Bars;
-use crate::schemes;
 use crate::work::Announce;
+use crate::{destination, output, schemes};
 
 /// Options of `quantize`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,7 @@ pub struct Options {
 pub fn run(options: Options) -> Result<()> {
     let scheme = schemes::named(&options.scheme)?;
     let model = ModelDir::open(&options.model_dir)?;
+    destination::check(&options.output, destination::Kind::Directory, &[options.model_dir.as_path()])?;
     let quantization = Quantization::open(&model, &scheme, options.method)?;
     let work = quantization.work().clone();
     if !options.announce.begin(&work, &options.output)? {
@@ -45,8 +46,8 @@ pub fn run(options: Options) -> Result<()> {
     }
     let card = quantization.run(&options.output, &Bars::default())?;
     match options.announce.json {
-        true => println!("{}", serde_json::to_string_pretty(&json!({ "work": work, "card": card }))?),
-        false => println!("{card}"),
+        true => output::json(&format!("{:#}", json!({ "work": work, "card": card })))?,
+        false => output::line(card)?,
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
+use crate::output::note;
+
 /// What was said already.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
@@ -13,7 +15,7 @@ pub fn warnings<W: Display>(warnings: &[W]) {
     for warning in warnings {
         let text = warning.to_string();
         if said.insert(text.clone()) {
-            eprintln!("warning: {text}");
+            note!("warning: {text}");
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `dwindle schemes`: the list of quantization schemes.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use dwindle_schemes::{Role, Scheme};
+
+use crate::output;
 
 /// Options of `schemes`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,6 @@ pub struct Options {
 
 /// Prints the list.
 pub fn run(options: Options) -> Result<()> {
-    let mut out = std::io::stdout().lock();
     let schemes = Scheme::all();
     if options.json {
         let list: Vec<_> = schemes
@@ -33,22 +33,16 @@ pub fn run(options: Options) -> Result<()> {
                 })
             })
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
-        return Ok(());
+        return Ok(output::json(&serde_json::to_string_pretty(&list)?)?);
     }
-    writeln!(out, "{:<10} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv")?;
+    let mut text = format!("{:<10} {:>6}  {:<10} {:<10} {:<4}  summary", "scheme", "bits/w", "linear", "vision", "kv");
     for scheme in schemes {
         let [linear, vision] = [Role::Linear, Role::VisionLinear].map(|role| scheme.format(role).to_string());
         let bits = scheme.format(Role::Linear).bits_per_weight(TYPICAL_COLUMNS);
-        writeln!(
-            out,
-            "{:<10} {bits:>6.3}  {linear:<10} {vision:<10} {:<4}  {}",
-            scheme.name,
-            scheme.kv.name(),
-            scheme.summary
-        )?;
+        let (name, kv, summary) = (&scheme.name, scheme.kv.name(), &scheme.summary);
+        text += &format!("\n{name:<10} {bits:>6.3}  {linear:<10} {vision:<10} {kv:<4}  {summary}");
     }
-    Ok(())
+    Ok(output::line(text)?)
 }
 
 /// Longest file of a scheme that is read, in bytes.

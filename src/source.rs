@@ -13,6 +13,7 @@ use dwindle_quant::Method;
 use dwindle_schemes::Scheme;
 
 use crate::hub::{self, Hub};
+use crate::output::note;
 use crate::progress::Bars;
 use crate::{said, schemes};
 
@@ -153,14 +154,14 @@ impl Source {
                 }
                 let out = work.join(&named.name);
                 let quantization = Quantization::open(&model, scheme, method)?;
-                eprintln!("{}", quantization.work());
+                note!("{}", quantization.work());
                 quantization.run(&out, progress)?;
                 Ok(ModelDir::open(&out)?)
             }
             Source::Checkpoint(named) => {
                 let quantization = Some((scheme.clone(), method));
                 let conversion = Conversion::open_ignoring(&named.path, &preparation.ignored(), quantization)?;
-                eprintln!("{}", conversion.work());
+                note!("{}", conversion.work());
                 let (model, report) = conversion.run(&work.join(&named.name), progress)?;
                 warn(&report);
                 Ok(model)
@@ -229,6 +230,14 @@ impl Source {
             Ok(metadata.len())
         };
         self.content_files()?.iter().map(length).sum()
+    }
+
+    /// The file or directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            Source::Bundle(path) => path,
+            Source::ModelDir(named) | Source::Checkpoint(named) => &named.path,
+        }
     }
 
     /// The name a model made of this gets.

@@ -6,6 +6,8 @@ use anyhow::Result;
 use dwindle_compiler::work::Work;
 use serde_json::json;
 
+use crate::output::{self, note};
+
 /// How a step announces itself.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Announce {
@@ -22,9 +24,9 @@ impl Announce {
     /// Tells what the step takes that writes `output`, and whether it is to begin. The step itself checks that this machine has
     /// what it takes, less what an interrupted attempt has taken already; a dry run does so here.
     pub fn begin(&self, work: &Work, output: &Path) -> Result<bool> {
-        eprintln!("{work}");
+        note!("{work}");
         if self.dry_run && self.json {
-            println!("{}", serde_json::to_string_pretty(&json!({ "work": work }))?);
+            output::json(&format!("{:#}", json!({ "work": work })))?;
         }
         if self.dry_run {
             work.check(output)?;

@@ -80,6 +80,27 @@ fn captions() {
     }
 }
 
+/// Several pictures in one conversation are seen with less detail each, as transformers' processor has them: the tokens and the
+/// answer are its own.
+#[test]
+fn several_pictures_at_once_or_one_after_another() {
+    let bundle = compiled(&["pocket-llava"], "q0f32", TargetName::Cpu);
+    let mut conversation = conversation(&bundle);
+    let pictures = ["08-gradient-88x96.png", "09-strip-190x80.jpg", "04-portrait-120x180.png"].map(picture);
+    let turn = ask(&mut conversation, "Describe the image.", &pictures);
+    assert_eq!((turn.prefill.tokens, turn.encode.tokens, turn.reshown), (124, 111, 0));
+    assert_eq!(
+        turn.answer,
+        "A red cross on the left, an orange circle on the right and a black heart at the bottom, on a gradient background from white to gray."
+    );
+    // In a second turn, the first picture is read again in the form that it has beside another one.
+    conversation.reset().unwrap();
+    let alone = ask(&mut conversation, "Describe the image.", &pictures[1..2]);
+    assert!(alone.encode.tokens > 37, "{}", alone.encode.tokens);
+    let second = ask(&mut conversation, "Describe the image.", &pictures[2..]);
+    assert_eq!((second.encode.tokens, second.reshown), (2 * 37, 1));
+}
+
 /// The conversations in f32, word for word, and nothing of the history computed twice.
 #[test]
 fn conversations() {
@@ -166,7 +187,7 @@ fn a_chat_over_a_pipe() {
         out, "The background is black.\nThere are three shapes: a red cross, a pink triangle and an orange star.\n",
         "{err}"
     );
-    assert!(err.contains("I cannot find the picture nowhere.png"), "{err}");
+    assert!(err.contains("cannot find the picture nowhere.png"), "{err}");
 }
 
 /// The embedded models are what the tools make of the checkpoints beside them.

@@ -140,6 +140,27 @@ fn no_unwrap_outside_tests() {
 }
 
 #[test]
+fn only_one_module_writes_to_the_terminal() {
+    // Untrusted names are cleaned there, and a closed pipe is no panic.
+    let writer = Path::new("src/output.rs");
+    let marks =
+        ["print!(", "println!(", "dbg!(", "stdout()", "stderr()", "io::stdout", "io::stderr", "Stdout", "Stderr"];
+    let mut violations = Vec::new();
+    for (path, text) in files(&["schemes", "quant", "compiler", "runtime", "src"], "rs") {
+        if path == writer {
+            continue;
+        }
+        for (number, line) in without_tests(&path, &text).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            if let Some(mark) = marks.iter().find(|mark| code.contains(**mark)) {
+                violations.push(format!("{}:{}: {mark}", path.display(), number + 1));
+            }
+        }
+    }
+    report("what is printed goes through src/output.rs", violations);
+}
+
+#[test]
 fn unsafe_stands_only_in_a_few_known_places() {
     let allowed = [
         "quant/src/wide.rs",

@@ -236,7 +236,9 @@ impl<D: Decoder> Chat<D> {
         let prepared = self.prepare(question.pictures)?;
         self.reset()?;
         let tokens = self.parts.tokenizer.encode(question.text, true)?;
-        let pictures = numbered(prepared, &mut self.shown);
+        let mut pictures = numbered(prepared, &mut self.shown);
+        let is_among_others = pictures.len() > 1;
+        pictures.iter_mut().for_each(|shown| shown.show(is_among_others));
         let (slots, found) = expand(&tokens, self.parts.image.as_ref(), &pictures);
         if found != pictures.len() {
             let placeholder = self.parts.image.as_ref().map_or("", |input| &input.placeholder).to_owned();
@@ -286,7 +288,7 @@ impl<D: Decoder> Chat<D> {
     fn fit(&mut self, max_tokens: usize) -> Result<(Prompt, usize), crate::Error> {
         let context = self.decoder.context() as usize;
         let room = context.saturating_sub(max_tokens.clamp(1, (context / 8).max(1)));
-        let mut prompt = build(&self.parts, &self.history)?;
+        let mut prompt = self.build()?;
         // Pictures of earlier turns that go with this question.
         let mut moved = 0;
         let mut forgotten = 0;
@@ -314,9 +316,17 @@ impl<D: Decoder> Chat<D> {
                 }
                 None => return Err(Error::TooLong { tokens: prompt.slots.len(), context: context as u32 }.into()),
             }
-            prompt = build(&self.parts, &self.history)?;
+            prompt = self.build()?;
         }
         Ok((prompt, forgotten))
+    }
+
+    /// The prompt for the conversation, whose pictures are shown alone or together.
+    fn build(&mut self) -> Result<Prompt, crate::Error> {
+        let is_among_others = self.history.iter().map(|exchange| exchange.pictures.len()).sum::<usize>() > 1;
+        let pictures = self.history.iter_mut().flat_map(|exchange| &mut exchange.pictures);
+        pictures.for_each(|shown| shown.show(is_among_others));
+        build(&self.parts, &self.history)
     }
 
     /// Computes what of the prompt is not cached and lets the model answer it. Afterwards `cached` says what is cached,
@@ -338,6 +348,7 @@ impl<D: Decoder> Chat<D> {
             prefill: Phase::default(),
             decode: Phase::default(),
             recomputed: self.cached.len() - keep,
+            reshown: pictures.iter().filter(|shown| shown.was_otherwise(&self.cached)).count(),
             forgotten: 0,
         };
         self.cut(keep)?;

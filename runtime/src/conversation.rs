@@ -83,6 +83,8 @@ pub struct Turn {
     pub decode: Phase,
     /// Positions of the chat model's cache that had to be computed again; see [`Answer::recomputed`].
     pub recomputed: usize,
+    /// Pictures of earlier turns that had to be read again; see [`Answer::reshown`].
+    pub reshown: usize,
     /// The oldest turns, forgotten because the chat model's context is full.
     pub forgotten: usize,
 }
@@ -228,6 +230,7 @@ impl<D: Decoder> Conversation<D> {
             prefill: Phase::default(),
             decode: Phase::default(),
             recomputed: 0,
+            reshown: 0,
             forgotten: 0,
         };
         let handed_over;
@@ -255,8 +258,8 @@ impl<D: Decoder> Conversation<D> {
         let answer = generate(&mut self.chat, question, generation)?;
         turn.encode.tokens += answer.encode.tokens;
         turn.encode.seconds += answer.encode.seconds;
-        let Answer { text, finish, prefill, decode, recomputed, forgotten, .. } = answer;
-        Ok(Turn { answer: text, finish, prefill, decode, recomputed, forgotten, ..turn })
+        let Answer { text, finish, prefill, decode, recomputed, reshown, forgotten, .. } = answer;
+        Ok(Turn { answer: text, finish, prefill, decode, recomputed, reshown, forgotten, ..turn })
     }
 
     /// Forgets the conversation; the models stay loaded.

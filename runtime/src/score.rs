@@ -45,7 +45,7 @@ impl Scorer {
         let prepared = match image {
             Some(input) => pictures
                 .iter()
-                .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?)))
+                .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?.shown(pictures.len() > 1))))
                 .collect::<Result<Vec<_>, Error>>()?,
             None if pictures.is_empty() => Vec::new(),
             None => return Err(chat::Error::Blind { model: self.model.name.clone(), able: Vec::new() }.into()),

@@ -2,36 +2,31 @@
 
 use serde_json::Value;
 
-/// Prints what was measured.
-pub fn print(report: &Value) {
-    println!("{} on {}", report["model"].as_str().unwrap_or(""), report["device"].as_str().unwrap_or(""));
+/// What was measured, line by line.
+pub fn of(report: &Value) -> String {
+    let mut text = format!("{} on {}", report["model"].as_str().unwrap_or(""), report["device"].as_str().unwrap_or(""));
     for prefill in report["prefill"].as_array().into_iter().flatten() {
-        println!("  prefill {:>5} {}", prefill["tokens"].to_string(), rate(&prefill["tokens_per_second"]));
+        text += &format!("\n  prefill {:>5} {}", prefill["tokens"].to_string(), rate(&prefill["tokens_per_second"]));
     }
     let decode = &report["decode"];
-    println!("  decode  {:>5} {}", decode["tokens"].to_string(), rate(&decode["tokens_per_second"]));
-    println!("  {} of weights a token, {} dispatches", mib(&decode["bytes_per_token"]), decode["dispatches_per_token"]);
+    text += &format!("\n  decode  {:>5} {}", decode["tokens"].to_string(), rate(&decode["tokens_per_second"]));
+    let (bytes, dispatches) = (mib(&decode["bytes_per_token"]), &decode["dispatches_per_token"]);
+    text += &format!("\n  {bytes} of weights a token, {dispatches} dispatches");
     if let (Some(share), Some(bandwidth)) =
         (report["bandwidth_share"].as_f64(), report["bandwidth_bytes_per_second"].as_f64())
     {
-        println!("  {:.0} % of the {:.1} GB/s that this machine reads", share * 100.0, bandwidth / 1e9);
+        text += &format!("\n  {:.0} % of the {:.1} GB/s that this machine reads", share * 100.0, bandwidth / 1e9);
     }
     let image = &report["image"];
     if !image.is_null() {
-        println!("  picture: {} each of {} tiles", seconds(&image["seconds_per_tile"]), image["tiles"]);
-        println!("           {} to the first token, {} positions", seconds(&image["turn_seconds"]), image["rows"]);
+        let (tile, turn) = (seconds(&image["seconds_per_tile"]), seconds(&image["turn_seconds"]));
+        text += &format!("\n  picture: {tile} each of {} tiles", image["tiles"]);
+        text += &format!("\n           {turn} to the first token, {} positions", image["rows"]);
     }
-    println!(
-        "  load {:.2} s, first token after {:.2} s",
-        report["load_seconds"].as_f64().unwrap_or(0.0),
-        report["first_token_seconds"].as_f64().unwrap_or(0.0)
-    );
-    println!(
-        "  device memory {}, process peak {}, anonymous {}",
-        mib(&report["device_bytes"]),
-        mib(&report["peak_bytes"]),
-        mib(&report["anonymous_bytes"])
-    );
+    let (load, first) = (report["load_seconds"].as_f64(), report["first_token_seconds"].as_f64());
+    text += &format!("\n  load {:.2} s, first token after {:.2} s", load.unwrap_or(0.0), first.unwrap_or(0.0));
+    let [device, peak, anonymous] = ["device_bytes", "peak_bytes", "anonymous_bytes"].map(|key| mib(&report[key]));
+    text + &format!("\n  device memory {device}, process peak {peak}, anonymous {anonymous}")
 }
 
 fn number(value: &Value, key: &str) -> f64 {

@@ -16,6 +16,11 @@ pub(super) struct Settings {
     pub(super) offline: bool,
 }
 
+/// The folder with one folder for each model, wherever it is said to be.
+pub fn cache_location() -> Option<PathBuf> {
+    Settings::from_env().ok().map(|settings| settings.cache)
+}
+
 impl Settings {
     /// `HF_ENDPOINT`, `HF_TOKEN` or a file with the token, `HF_HUB_CACHE` or `HF_HOME`, `HF_HUB_OFFLINE`.
     pub(super) fn from_env() -> Result<Self> {

@@ -1,36 +1,35 @@
 //! One answer to `--prompt`: text, or one JSON object.
 
-use std::io::{self, Write};
-
 use anyhow::Result;
 use dwindle_runtime::chat::Phase;
 use dwindle_runtime::{Conversation, Turn};
 
-use super::{Options, interrupt, pictures, terminal};
+use super::attached::Attached;
+use super::{Options, interrupt};
 use crate::exit::Interrupted;
-use crate::memory;
+use crate::{memory, output};
 
 /// Answers once. Only the answer goes to stdout.
 pub fn once(conversation: &mut Conversation, options: &Options, prompt: &str, load_seconds: f64) -> Result<()> {
-    let images = options.image.iter().map(|path| pictures::load(path)).collect::<Result<Vec<_>>>()?;
-    let mut out = io::stdout().lock();
-    let mut failed = Ok(());
+    let mut attached = Attached::load(&options.image)?;
+    // A text to be continued is taken as it is, and who sees nothing is not shown anything.
+    let prompt = match options.raw || !conversation.sees() {
+        true => prompt.to_owned(),
+        false => attached.take_from(prompt)?,
+    };
+    let mut answer = output::Answer::default();
     let mut print = |text: &str| {
-        if !options.json && failed.is_ok() {
-            failed = terminal::write_clean(&mut out, text).and_then(|()| out.flush());
-            if failed.is_err() {
-                interrupt::flag().store(true, std::sync::atomic::Ordering::SeqCst);
-            }
+        if !options.json && !answer.piece(text) {
+            interrupt::stop();
         }
     };
     let turn = match options.raw {
-        true => conversation.complete(prompt, &images, &mut print, interrupt::flag())?,
-        false => conversation.ask(prompt, &images, &mut print, interrupt::flag())?,
+        true => conversation.complete(&prompt, attached.pictures(), &mut print, interrupt::flag())?,
+        false => conversation.ask(&prompt, attached.pictures(), &mut print, interrupt::flag())?,
     };
-    failed?;
     match options.json {
-        true => writeln!(out, "{}", report(&turn, conversation, load_seconds))?,
-        false => writeln!(out)?,
+        true => output::json(&report(&turn, conversation, load_seconds).to_string())?,
+        false => answer.finish()?,
     }
     if interrupt::take() { Err(Interrupted.into()) } else { Ok(()) }
 }

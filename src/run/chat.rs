@@ -1,17 +1,17 @@
 //! The interactive chat: lines in, streamed answers out, pictures by command or by naming their path.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
-use std::path::Path;
+use std::io::{self, BufRead, IsTerminal, Read};
 
 use anyhow::Result;
 use dwindle_runtime::chat::Finish;
-use dwindle_runtime::image::Picture;
 use dwindle_runtime::{Conversation, Error};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
 
-use super::{Options, interrupt, mentions, pictures, terminal};
+use super::attached::Attached;
+use super::{Options, interrupt, mentions, pictures};
+use crate::output::{self, note};
 
 const HELP: &str = "\
 /image PATH   add a picture to your next message; or just name its path in the message
@@ -23,15 +23,9 @@ Ctrl-C stops an answer.";
 /// The longest line that is read from a pipe; more than any context holds.
 const MOST_LINE_BYTES: u64 = 16 << 20;
 
-/// What a message without words asks about its pictures.
-const DEFAULT_QUESTION: &str = "What do you see?";
-
 /// Chats until the input ends. Where stdin is no terminal, each of its lines is a message.
 pub fn interactive(conversation: &mut Conversation, options: &Options) -> Result<()> {
-    let mut chat = Chat { conversation, waiting: Vec::new(), forgets: false };
-    for path in &options.image {
-        chat.add_picture(path)?;
-    }
+    let mut chat = Chat { conversation, waiting: Attached::load(&options.image)?, forgets: false };
     if io::stdin().is_terminal() {
         chat.greet();
         chat.read_terminal()
@@ -43,7 +37,7 @@ pub fn interactive(conversation: &mut Conversation, options: &Options) -> Result
 struct Chat<'a> {
     conversation: &'a mut Conversation,
     /// Pictures that go with the next message.
-    waiting: Vec<Picture>,
+    waiting: Attached,
     /// Whether the user knows that turns are forgotten.
     forgets: bool,
 }
@@ -57,13 +51,13 @@ enum Next {
 
 impl Chat<'_> {
     fn greet(&self) {
-        eprintln!(
+        note!(
             "dwindle {} · {} · {}",
             env!("CARGO_PKG_VERSION"),
             self.conversation.model_names().join(" + "),
             self.conversation.device_name()
         );
-        eprintln!("Type a message; name a picture's path in it to show one. /help lists the commands.");
+        note!("Type a message; name a picture's path in it to show one. /help lists the commands.");
     }
 
     fn read_terminal(&mut self) -> Result<()> {
@@ -80,9 +74,9 @@ impl Chat<'_> {
                         return Ok(());
                     }
                 }
-                Err(ReadlineError::Interrupted) => eprintln!("(Ctrl-D or /exit leaves)"),
+                Err(ReadlineError::Interrupted) => note!("(Ctrl-D or /exit leaves)"),
                 Err(ReadlineError::Eof) => return Ok(()),
-                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => eprintln!("{NOT_TEXT}"),
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => note!("{NOT_TEXT}"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -96,11 +90,11 @@ impl Chat<'_> {
                 Line::Text(line) if line.trim().is_empty() => continue,
                 Line::Text(line) => line,
                 Line::NotText => {
-                    eprintln!("{NOT_TEXT}");
+                    note!("{NOT_TEXT}");
                     continue;
                 }
                 Line::Long => {
-                    eprintln!("A line of more than {} MiB was not sent.", MOST_LINE_BYTES >> 20);
+                    note!("A line of more than {} MiB was not sent.", MOST_LINE_BYTES >> 20);
                     continue;
                 }
             };
@@ -120,19 +114,19 @@ impl Chat<'_> {
         let line = line.trim();
         match line.split_once(char::is_whitespace).unwrap_or((line, "")) {
             ("/exit" | "/quit", _) => return Ok(Next::Leave),
-            ("/help", _) => eprintln!("{HELP}"),
+            ("/help", _) => note!("{HELP}"),
             ("/reset", _) => {
                 self.conversation.reset()?;
                 self.waiting.clear();
                 self.forgets = false;
-                eprintln!("The conversation begins anew.");
+                note!("The conversation begins anew.");
             }
-            ("/image", "") => eprintln!("Which picture? /image PATH"),
+            ("/image", "") => note!("Which picture? /image PATH"),
             ("/image", path) => self.add_named_picture(path),
             ("", _) if self.waiting.is_empty() => {}
             // A path may begin with a slash, too; a command has no second one.
             (word, _) if word.starts_with('/') && !word[1..].contains(['/', '.']) => {
-                eprintln!("There is no command {word}. /help lists the commands.");
+                note!("There is no command {word}. /help lists the commands.");
             }
             _ => self.message(line)?,
         }
@@ -140,91 +134,76 @@ impl Chat<'_> {
     }
 
     fn message(&mut self, line: &str) -> Result<()> {
-        let mentions = mentions::find(line, pictures::home().as_deref(), Path::is_file);
-        if !mentions.missing.is_empty() {
-            for path in &mentions.missing {
-                eprintln!(
-                    "I cannot find the picture {path}. Is the path right? (Relative paths start at {}.)",
-                    current_directory()
-                );
-            }
-            eprintln!("The message was not sent; press ↑ to edit it.");
-            return Ok(());
+        // What a model without eyes is told about files is a question like any other.
+        if !self.conversation.sees() {
+            return self.answer(line);
         }
-        for path in &mentions.found {
-            if !self.try_add_picture(path) {
-                return Ok(());
+        match self.waiting.take_from(line) {
+            Ok(message) => self.answer(&message),
+            Err(error) => {
+                note!("{error:#}.");
+                note!("The message was not sent; press ↑ to edit it.");
+                Ok(())
             }
         }
-        let message = match mentions.message.trim() {
-            "" => DEFAULT_QUESTION,
-            text => text,
-        };
-        self.answer(message)
     }
 
     fn answer(&mut self, message: &str) -> Result<()> {
         interrupt::take();
-        let mut out = io::stdout().lock();
-        let mut failed = Ok(());
+        let mut answer = output::Answer::default();
         let mut print = |text: &str| {
-            if failed.is_ok() {
-                failed = terminal::write_clean(&mut out, text).and_then(|()| out.flush());
+            if !answer.piece(text) {
+                interrupt::stop();
             }
         };
-        let images = std::mem::take(&mut self.waiting);
-        let result = self.conversation.ask(message, &images, &mut print, interrupt::flag());
-        failed?;
+        let pictures = self.waiting.pictures();
+        let result = self.conversation.ask(message, pictures, &mut print, interrupt::flag());
         interrupt::take();
         match result {
             Ok(turn) => {
-                writeln!(out)?;
+                answer.finish()?;
+                self.waiting.clear();
+                if turn.reshown > 0 {
+                    note!("(This model sees each of several pictures in less detail; earlier ones were read again.)");
+                }
                 if turn.forgotten > 0 && !self.forgets {
                     self.forgets = true;
-                    eprintln!(
+                    note!(
                         "(The conversation no longer fits into the context of {} positions: from now on, its oldest turns are \
                          forgotten. /reset begins anew.)",
                         self.conversation.context()
                     );
                 }
                 match turn.finish {
-                    Finish::Length => eprintln!("(cut at the limit of tokens)"),
-                    Finish::Cancelled => eprintln!("(stopped)"),
+                    Finish::Length => note!("(cut at the limit of tokens)"),
+                    Finish::Cancelled => note!("(stopped)"),
                     Finish::Stop => {}
                 }
                 Ok(())
             }
             Err(error) if ends_chat(&error) => Err(error.into()),
             Err(error) => {
-                self.waiting = images;
-                eprintln!("{:#}", anyhow::Error::from(error));
+                answer.cut()?;
+                note!("{:#}", anyhow::Error::from(error));
                 Ok(())
             }
         }
     }
 
-    fn add_picture(&mut self, path: &Path) -> Result<()> {
-        self.waiting.push(pictures::load(path)?);
-        Ok(())
-    }
-
     fn add_named_picture(&mut self, text: &str) {
+        if !self.conversation.sees() {
+            note!("This model sees no pictures.");
+            return;
+        }
         // As a mention, so that quotes, escapes and `~` mean the same everywhere; else literally.
-        let mentions = mentions::find(text, pictures::home().as_deref(), Path::is_file);
+        let mentions = mentions::find(text, pictures::home().as_deref(), pictures::exists);
         let paths = if mentions.found.is_empty() { vec![text.trim().into()] } else { mentions.found };
         for path in paths {
-            if self.try_add_picture(&path) {
-                eprintln!("{} goes with your next message.", path.display());
+            match self.waiting.add(&path) {
+                Ok(()) => note!("{} goes with your next message.", path.display()),
+                Err(error) => note!("{error:#}. Try another one?"),
             }
         }
-    }
-
-    fn try_add_picture(&mut self, path: &Path) -> bool {
-        let added = self.add_picture(path);
-        if let Err(error) = &added {
-            eprintln!("{error:#}. Try another one?");
-        }
-        added.is_ok()
     }
 }
 
@@ -256,10 +235,6 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<Line>> {
 /// What is wrong with one message need not end the chat; a device that is gone does.
 fn ends_chat(error: &Error) -> bool {
     matches!(error, Error::DeviceLost { .. } | Error::OutOfMemory { .. } | Error::Refused { .. } | Error::Plan { .. })
-}
-
-fn current_directory() -> String {
-    std::env::current_dir().map_or_else(|_| "the current directory".to_owned(), |path| path.display().to_string())
 }
 
 #[cfg(test)]

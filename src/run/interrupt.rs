@@ -22,6 +22,11 @@ pub fn flag() -> &'static AtomicBool {
     &STOP
 }
 
+/// Stops the answer, as Ctrl-C would: nobody can read it any more.
+pub fn stop() {
+    STOP.store(true, Ordering::SeqCst);
+}
+
 /// Whether Ctrl-C was pressed since the last call; forgets it.
 pub fn take() -> bool {
     STOP.swap(false, Ordering::SeqCst)

@@ -1,11 +1,12 @@
 //! `dwindle run`: chat with a bundle, with checkpoints compiled on the way, or with the built-in demo.
 
 mod answer;
+mod attached;
 mod chat;
+mod formats;
 mod interrupt;
 mod mentions;
 pub mod pictures;
-mod terminal;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,9 +17,10 @@ use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice};
 
 use crate::compile::{Target, compile_sources};
 use crate::device::{Device, Kind};
+use crate::output::note;
 use crate::progress::Bars;
 use crate::source::{Preparation, Source, open_bundle};
-use crate::{cache, demo, schemes};
+use crate::{cache, demo, schemes, termination};
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -95,6 +97,7 @@ pub struct Options {
 pub fn run(options: Options) -> Result<()> {
     let started = Instant::now();
     interrupt::install()?;
+    termination::install()?;
     let bundle = open(&options)?;
     let conversation_options = ConversationOptions {
         system: options.system.clone(),
@@ -104,7 +107,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let mut conversation = Conversation::open(&bundle, conversation_options)?;
     let load_seconds = started.elapsed().as_secs_f64();
-    conversation.notes().for_each(|note| eprintln!("note: {note}"));
+    conversation.notes().for_each(|note| note!("note: {note}"));
     match &options.prompt {
         Some(prompt) => answer::once(&mut conversation, &options, prompt, load_seconds),
         None => chat::interactive(&mut conversation, &options),
@@ -155,13 +158,13 @@ fn open_compiled(sources: &[Source], options: &Options, bars: &Bars) -> Result<B
     }
     let path = key.path(&directory);
     if !path.is_file() {
-        eprintln!("compiling for this device; the result is kept in {}", directory.display());
+        note!("compiling for this device; the result is kept in {}", directory.display());
     }
     while !path.is_file() {
         match compile_sources(sources, &options.preparation, &target, &path, bars) {
             // Somebody else compiles the same; what comes of it is as good.
             Err(error) if is_busy(&error) => std::thread::sleep(Duration::from_millis(200)),
-            compiled => compiled?.warnings.iter().for_each(|warning| eprintln!("warning: {warning}")),
+            compiled => compiled?.warnings.iter().for_each(|warning| note!("warning: {warning}")),
         }
     }
     Bundle::open(&path)

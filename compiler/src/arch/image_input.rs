@@ -34,6 +34,8 @@ pub struct AnyRes {
     pub tile: Tile,
     /// Sizes of grids as `[height, width]`, where the processor has its own.
     pub pinpoints: Option<Vec<[u32; 2]>>,
+    /// What surrounds a picture that is made a square.
+    pub background: [u8; 3],
 }
 
 /// Reads a processor that stretches each tile to `edge` pixels.
@@ -46,7 +48,7 @@ pub fn any_resolution(config: &Map<String, Value>, edge: usize, grid: usize, pro
     let tile = tile(&mut keys, edge, grid);
     let pinpoints = keys.get("image_grid_pinpoints").is_some().then(|| pinpoints(&mut keys));
     keys.finish(problems);
-    AnyRes { tile, pinpoints }
+    AnyRes { tile, pinpoints, background: background(config) }
 }
 
 /// Reads CLIP's processor, which shrinks the shorter edge and cuts a square of `edge` pixels out of the centre, or stretches the
@@ -131,6 +133,18 @@ fn tile(keys: &mut Keys<'_>, edge: usize, grid: usize) -> Tile {
     };
     let (edge, grid) = (edge as u32, grid as u32);
     Tile { width: edge, height: edge, rows: grid, columns: grid, rescale, mean, std, resample }
+}
+
+/// The mean color, as transformers computes it for `pad_to_square`: from the processor's own mean, which is CLIP's
+/// where it has none, cut off to bytes.
+fn background(config: &Map<String, Value>) -> [u8; 3] {
+    const CLIP: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+    let mean = config.get("image_mean").and_then(Value::as_array);
+    std::array::from_fn(|channel| {
+        let value = mean.and_then(|mean| mean.get(channel)?.as_f64()).unwrap_or(CLIP[channel]);
+        // Beyond bytes and not numbers at all: the nearest byte, and 0.
+        (value * 255.0) as u8
+    })
 }
 
 /// Three numbers, of which deviations must not be 0; `None` where the processor does not normalise.

@@ -45,7 +45,7 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
     let tower_layers = tower.layers(&mut keys, -1);
     let projector = Projector::read(&mut keys, tower.hidden_size, decoder.shape.hidden_size);
     let token = image_token(&mut keys, decoder.shape.vocab_size);
-    let AnyRes { tile, pinpoints: processor } =
+    let AnyRes { tile, pinpoints: processor, background } =
         image_input::any_resolution(parts.preprocessor, tower.image_size, tower.grid(), &mut problems);
     if processor.is_some_and(|processor| processor != pinpoints) {
         keys.refuse("image_grid_pinpoints", "the same as in preprocessor_config.json");
@@ -61,7 +61,7 @@ pub fn parse(config: &Map<String, Value>, preprocessor: Option<&Value>) -> Resul
         token,
         placeholder: String::new(),
         tile,
-        tiling: Tiling::AnyRes { pinpoints, max_tiles: tiles },
+        tiling: Tiling::AnyRes { pinpoints, max_tiles: tiles, among_others: Some(background) },
         max_image_rows: newline as u32 + 1,
         newline: Some(newline as u32),
     };

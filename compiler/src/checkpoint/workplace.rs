@@ -66,6 +66,11 @@ impl Workplace {
         Ok(workplace)
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the output is made. The folder itself is not.
     pub fn new_path(&self) -> PathBuf {
         self.path.join(NEW)

@@ -42,8 +42,8 @@ pub fn estimates(models: &[Prepared], target: TargetName) -> Result<Estimates> {
     })
 }
 
-/// A picture of [`PICTURE_PIXELS`] as it was decoded; its largest grid of tiles, resized and then padded; the base tile and one
-/// tile as floats.
+/// A picture of [`PICTURE_PIXELS`] as it was decoded; its largest grid of tiles, resized and then padded; the base tile, alone
+/// and among other pictures, and one tile as floats.
 fn picture_bytes(input: &ImageInput) -> u64 {
     let tile = u64::from(input.tile.width) * u64::from(input.tile.height) * 3;
     let grid = match &input.tiling {
@@ -53,5 +53,5 @@ fn picture_bytes(input: &ImageInput) -> u64 {
             pinpoints.iter().map(area).max().unwrap_or(0)
         }
     };
-    PICTURE_PIXELS * 3 + 2 * grid + tile * (1 + size_of::<f32>() as u64)
+    PICTURE_PIXELS * 3 + 2 * grid + tile * (2 + size_of::<f32>() as u64)
 }

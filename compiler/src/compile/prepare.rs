@@ -25,7 +25,7 @@ pub(crate) fn picture_context(image: &ImageInput) -> u32 {
     let base = u64::from(tile.rows) * u64::from(tile.columns);
     let grid = match &image.tiling {
         Tiling::CenterCrop { .. } | Tiling::Stretch => 0,
-        Tiling::AnyRes { pinpoints, max_tiles } => {
+        Tiling::AnyRes { pinpoints, max_tiles, .. } => {
             // Grids are scaled down when they exceed the most by a tenth in each direction.
             let most = max_tiles.map_or(u64::MAX, |tiles| (u64::from(tiles) * base).saturating_mul(121) / 100);
             let rows = |&[height, width]: &[u32; 2]| {

@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::variant::Variant;
 
 /// Version of everything in this crate; a reader refuses any other.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// The name of the manifest's entry, always the last of the file.
 pub const MANIFEST_ENTRY: &str = "bundle.json";
@@ -206,6 +206,10 @@ pub enum Tiling {
         /// Grids of more features than this many tiles' worth are scaled down (`anyres_max_N`).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_tiles: Option<u32>,
+        /// Where it is set, a picture that is one of several in a conversation is one tile and a newline: centred in
+        /// a square of this color, which is resized to the tile. Else each picture has its grid.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        among_others: Option<[u8; 3]>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -18,7 +18,7 @@ pub const ENTRY_ALIGNMENT: u16 = 4096;
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
-    zip: ZipWriter<BufWriter<NamedTempFile>>,
+    zip: ZipWriter<Output>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -30,7 +30,7 @@ impl Writer {
             _ => Path::new("."),
         };
         let file = tempfile::Builder::new().prefix(".dwindle-partial-").tempfile_in(folder).map_err(|e| at(path, e))?;
-        Ok(Writer { path: path.to_owned(), zip: ZipWriter::new(BufWriter::new(file)), entries: BTreeMap::new() })
+        Ok(Writer { path: path.to_owned(), zip: ZipWriter::new(Output::new(file)), entries: BTreeMap::new() })
     }
 
     /// Writes one entry with what `fill` puts into the sink, and returns its size.
@@ -58,8 +58,8 @@ impl Writer {
         self.begin(MANIFEST_ENTRY)?;
         self.zip.write_all(&text).map_err(|e| at(&self.path, e))?;
         let Writer { path, zip, .. } = self;
-        let buffered = zip.finish().map_err(|e| zip_at(&path, e))?;
-        let file = buffered.into_inner().map_err(|e| at(&path, e.into_error()))?;
+        let output = zip.finish().map_err(|e| zip_at(&path, e))?;
+        let file = output.file.into_inner().map_err(|e| at(&path, e.into_error()))?;
         file.as_file().sync_all().map_err(|e| at(&path, e))?;
         readable_by_all(file.as_file());
         file.persist(&path).map_err(|e| at(&path, e.error))?;
@@ -77,10 +77,70 @@ impl Writer {
     }
 }
 
+/// The file. After the first error, which is returned, it takes what comes and forgets it: a `ZipWriter` that is dropped
+/// then tries to finish the archive once more, and writes to stderr if it cannot.
+#[derive(Debug)]
+struct Output {
+    file: BufWriter<NamedTempFile>,
+    failed: bool,
+    /// Where the next byte would go, and where the file would end, had nothing failed.
+    position: u64,
+    end: u64,
+}
+
+impl Output {
+    fn new(file: NamedTempFile) -> Self {
+        Output { file: BufWriter::new(file), failed: false, position: 0, end: 0 }
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.failed = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self.failed {
+            true => bytes.len(),
+            false => {
+                let result = self.file.write(bytes);
+                self.note(result)?
+            }
+        };
+        self.position += written as u64;
+        self.end = self.end.max(self.position);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.failed {
+            return Ok(());
+        }
+        let result = self.file.flush();
+        self.note(result)
+    }
+}
+
+impl Seek for Output {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match (self.failed, to) {
+            (false, _) => {
+                let result = self.file.seek(to);
+                self.note(result)?
+            }
+            (true, SeekFrom::Start(position)) => position,
+            (true, SeekFrom::Current(by)) => self.position.saturating_add_signed(by),
+            (true, SeekFrom::End(by)) => self.end.saturating_add_signed(by),
+        };
+        Ok(self.position)
+    }
+}
+
 /// Where an entry's bytes go.
 #[derive(Debug)]
 pub struct Sink<'a> {
-    zip: &'a mut ZipWriter<BufWriter<NamedTempFile>>,
+    zip: &'a mut ZipWriter<Output>,
     path: &'a Path,
     hasher: blake3::Hasher,
     bytes: u64,

@@ -54,9 +54,11 @@ pub struct Answer {
     pub prefill: Phase,
     /// Writing the answer.
     pub decode: Phase,
-    /// Positions that were cached already and had to be computed again, because the template or forgotten turns changed
-    /// what stands before them. 0 as long as conversations only grow.
+    /// Positions that were cached already and had to be computed again, because the template, forgotten turns or `reshown`
+    /// pictures changed what stands before them. 0 as long as conversations only grow.
     pub recomputed: usize,
+    /// Pictures of earlier turns that had to be read again: some models see a picture in less detail beside others.
+    pub reshown: usize,
     /// The oldest turns, forgotten because the context is full.
     pub forgotten: usize,
 }

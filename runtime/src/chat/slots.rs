@@ -15,6 +15,8 @@ pub(crate) enum Slot {
     Picture {
         picture: usize,
         row: usize,
+        /// [`Prepared::is_among_others`]: its rows differ then.
+        is_among_others: bool,
     },
 }
 
@@ -38,6 +40,23 @@ pub(crate) struct Shown {
     pub prepared: Arc<Prepared>,
 }
 
+impl Shown {
+    /// Takes the form in which it is seen alone, or beside others.
+    pub(crate) fn show(&mut self, is_among_others: bool) {
+        if self.prepared.is_among_others() != is_among_others {
+            self.prepared = Arc::new(self.prepared.shown(is_among_others));
+        }
+    }
+
+    /// Whether `cached` holds rows of another form of it.
+    pub(crate) fn was_otherwise(&self, cached: &[Slot]) -> bool {
+        let form = self.prepared.is_among_others();
+        cached.iter().any(|slot| {
+            matches!(slot, Slot::Picture { picture, is_among_others, .. } if *picture == self.number && *is_among_others != form)
+        })
+    }
+}
+
 /// Tokens with each placeholder replaced by the rows of a picture, in order, and the number of placeholders. Placeholders without a
 /// picture are left out.
 pub(crate) fn expand(tokens: &[u32], input: Option<&ImageInput>, pictures: &[Shown]) -> (Vec<Slot>, usize) {
@@ -46,7 +65,9 @@ pub(crate) fn expand(tokens: &[u32], input: Option<&ImageInput>, pictures: &[Sho
     for &token in tokens {
         if input.is_some_and(|input| input.token == token) {
             if let Some(Shown { number: picture, prepared }) = pictures.get(found) {
-                slots.extend((0..prepared.blends().len()).map(|row| Slot::Picture { picture: *picture, row }));
+                let (picture, is_among_others) = (*picture, prepared.is_among_others());
+                let rows = 0..prepared.blends().len();
+                slots.extend(rows.map(|row| Slot::Picture { picture, row, is_among_others }));
             }
             found += 1;
         } else {
@@ -65,7 +86,7 @@ pub(crate) fn picture(number: usize, pictures: &[Shown]) -> Option<&Prepared> {
 pub(crate) fn row(slot: Slot, input: Option<&ImageInput>, pictures: &[Shown]) -> Row {
     match slot {
         Slot::Token(token) => Row::from(token),
-        Slot::Picture { picture: number, row } => {
+        Slot::Picture { picture: number, row, .. } => {
             let blend = picture(number, pictures).map_or(Blend::NONE, |prepared| prepared.blends()[row]);
             Row { token: input.map_or(0, |input| input.token), blend }
         }
@@ -96,7 +117,7 @@ mod tests {
 
     #[test]
     fn parts_have_one_picture_each() {
-        let (text, row) = (Slot::Token(1), |picture, row| Slot::Picture { picture, row });
+        let (text, row) = (Slot::Token(1), |picture, row| Slot::Picture { picture, row, is_among_others: false });
         let slots = [text, row(4, 0), row(4, 1), text, row(5, 0), row(6, 0), text];
         let parts: Vec<_> = by_picture(&slots).collect();
         assert_eq!(parts, [(Some(4), &slots[..4]), (Some(5), &slots[4..5]), (Some(6), &slots[5..])]);

@@ -46,7 +46,7 @@ fn seer() -> (Chat<Toy>, Rc<RefCell<Memory>>) {
         token: 766,
         placeholder: "<image>".into(),
         tile,
-        tiling: Tiling::AnyRes { pinpoints: sizes.to_vec(), max_tiles: Some(9) },
+        tiling: Tiling::AnyRes { pinpoints: sizes.to_vec(), max_tiles: Some(9), among_others: Some([127; 3]) },
         max_image_rows: 217,
         newline: Some(216),
     };
@@ -162,12 +162,55 @@ fn pictures_take_the_places_of_their_placeholders() {
     assert_eq!((answer.encode.tokens, answer.recomputed), (0, 0));
     assert!(memory.borrow().tiles.is_empty() && answer.prefill.tokens < 20);
 
-    // Two more at once: each is encoded after the one before it was read.
+    // Two more at once: each is encoded after the one before it was read. Together they are a tile and a newline each, the first
+    // one too, which is read again.
     memory.borrow_mut().prefills.clear();
-    let answer = try_ask(&mut chat, "And these?", &pictures, &[script.clone(), script].concat(), 3, None).unwrap();
-    assert_eq!((answer.encode.tokens, answer.recomputed), (78 + 140, 0));
-    assert_eq!(memory.borrow().prefills.len(), 2);
-    assert_eq!(memory.borrow().tiles.iter().map(|(tile, _)| *tile).collect::<Vec<_>>(), [0, 1, 0, 1, 2, 3, 4]);
+    let (before, script) = (memory.borrow().rows.len(), [script.clone(), script].concat());
+    let answer = try_ask(&mut chat, "And these?", &pictures, &script, 3, None).unwrap();
+    assert_eq!((answer.encode.tokens, answer.reshown), (3 * 37, 1));
+    assert!(answer.recomputed >= 78 && answer.recomputed < before, "{} of {before}", answer.recomputed);
+    assert_eq!(memory.borrow().prefills.len(), 3);
+    assert_eq!(memory.borrow().tiles.iter().map(|(tile, _)| *tile).collect::<Vec<_>>(), [0, 0, 0]);
+    let shown: Vec<Row> = memory.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).copied().collect();
+    assert_eq!(shown.len(), 3 * 37);
+    assert!(shown.chunks(37).all(|rows| rows[0].blend.index[0] == 0 && rows[36].blend.index[0] == 216));
+
+    // From then on nothing is read twice.
+    memory.borrow_mut().tiles.clear();
+    let next = try_ask(&mut chat, "And this?", &pictures[..1], &script, 3, None).unwrap();
+    assert_eq!((next.encode.tokens, next.recomputed, next.reshown), (37, 0, 0));
+    assert_eq!(memory.borrow().tiles.len(), 1);
+}
+
+/// What is cached after pictures came one by one is what a conversation with all of them reads.
+#[test]
+fn pictures_of_later_turns_count_for_the_earlier_ones() {
+    let pictures = ["02-landscape-200x120.jpg", "04-portrait-120x180.png"].map(picture);
+    let (mut chat, memory) = seer();
+    let script = said(&chat, "A red cross.");
+    let mut rows = Vec::new();
+    for (number, shown) in pictures.iter().enumerate() {
+        let (scripted, before) = ([&script[..number], &script].concat(), rows.len());
+        let answer = try_ask(&mut chat, "Look.", std::slice::from_ref(shown), &scripted, 99, None).unwrap();
+        assert_eq!(answer.reshown, number);
+        assert_eq!(before == 0, answer.recomputed == 0);
+        rows = memory.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).copied().collect();
+    }
+    let (mut whole, at_once) = seer();
+    try_ask(&mut whole, "Look.", &pictures, &[&script[..1], &script].concat(), 99, None).unwrap();
+    let expected: Vec<Row> = at_once.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).copied().collect();
+    assert_eq!(rows, expected);
+    // The same tiles, too: the two that were read alone came before.
+    assert!(memory.borrow().tiles.ends_with(&at_once.borrow().tiles));
+
+    // A question that fails leaves the first picture as it was seen.
+    let (mut chat, memory) = seer();
+    try_ask(&mut chat, "Look.", &pictures[..1], &script, 99, None).unwrap();
+    let before = memory.borrow().rows.clone();
+    let long = "word ".repeat(2000);
+    assert!(try_ask(&mut chat, &long, &pictures[1..], &script, 99, None).is_err());
+    assert_eq!(memory.borrow().rows, before);
+    assert_eq!(ask(&mut chat, "Where?", &script).recomputed, 0);
 }
 
 #[test]

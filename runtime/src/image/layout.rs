@@ -98,6 +98,12 @@ pub(super) fn layout(input: &ImageInput, picture: Size) -> Result<Vec<Blend>, Er
     Ok(blends)
 }
 
+/// One [`Blend`] for each token of a picture among others: the tile's features by rows, and a newline.
+pub(super) fn layout_among_others(input: &ImageInput) -> Vec<Blend> {
+    let features = input.tile.columns * input.tile.rows;
+    (0..features).map(Blend::row).chain(input.newline.map(Blend::row)).collect()
+}
+
 /// Between which two source positions a position of the result lies, and how far towards the second.
 struct Stop {
     first: u32,

@@ -12,6 +12,9 @@ pub const MAX_FILE_BYTES: u64 = 256 << 20;
 /// The most pixels a picture may have; more are refused by its header, before anything is allocated for them.
 pub const MAX_PIXELS: u64 = 100_000_000;
 
+/// The longest side a picture may have: resizing a line of a million pixels would take gigabytes of weights.
+pub const MAX_SIDE: u32 = 65_535;
+
 /// The most a decoder may allocate: [`MAX_PIXELS`] of four 8-bit channels, and some room.
 const MAX_ALLOCATION: u64 = 512 << 20;
 
@@ -36,7 +39,7 @@ impl Picture {
     ///
     /// # Errors
     /// [`Error::Format`] where the first bytes are of no such file, [`Error::Broken`], [`Error::Pixels`],
-    /// [`Error::Bytes`].
+    /// [`Error::Side`], [`Error::Bytes`].
     pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
         let length = bytes.len() as u64;
         if length > MAX_FILE_BYTES {
@@ -50,7 +53,7 @@ impl Picture {
                 | ImageFormat::Gif
                 | ImageFormat::Bmp),
             ) => format,
-            _ => return Err(Error::Format { looks_like: looks_like(bytes) }),
+            _ => return Err(unreadable(bytes)),
         };
         let broken = |error: ImageError| Error::Broken {
             format: format!("{format:?}").to_uppercase(),
@@ -64,6 +67,9 @@ impl Picture {
         let (width, height) = decoder.dimensions();
         if u64::from(width) * u64::from(height) > MAX_PIXELS {
             return Err(Error::Pixels { width, height, limit: MAX_PIXELS });
+        }
+        if width > MAX_SIDE || height > MAX_SIDE {
+            return Err(Error::Side { width, height });
         }
         let orientation = decoder.orientation().map_err(broken)?;
         let mut decoded = DynamicImage::from_decoder(decoder).map_err(broken)?;
@@ -119,47 +125,86 @@ fn on_white(mut rgba: Vec<u8>) -> Vec<u8> {
     rgba
 }
 
-/// What the first bytes of a file that is no picture say.
-fn looks_like(bytes: &[u8]) -> &'static str {
-    const SIGNATURES: &[(usize, &[u8], &str)] = &[
-        (0, b"%PDF", "a PDF document"),
-        (4, b"ftyphei", "a HEIC photo"),
-        (4, b"ftypmif1", "a HEIC photo"),
-        (4, b"ftypavif", "an AVIF picture"),
-        (4, b"ftyp", "an MP4 or QuickTime video"),
-        (0, b"II*\0", "a TIFF picture"),
-        (0, b"MM\0*", "a TIFF picture"),
-        (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
-        (0, b"PK\x03\x04", "a ZIP archive, a bundle or an office document"),
-        (0, b"\x1f\x8b", "a gzip archive"),
-        (0, b"\x7fELF", "a program"),
-        (0, b"\0\0\x01\0", "an icon"),
-        (0, b"\xff\x0a", "a JPEG XL picture"),
-        (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-        (0, b"8BPS", "a Photoshop document"),
-        (0, b"<svg", "an SVG drawing"),
-        (0, b"<?xml", "an XML document"),
-        (0, b"<!DOCTYPE html", "a web page"),
-        (0, b"<html", "a web page"),
-    ];
-    if bytes.is_empty() {
-        return "an empty file";
+/// [`Error::Format::looks_like`] of bytes that say nothing.
+pub const UNKNOWN: &str = "something else";
+
+/// What other programs make JPEG or PNG files of: an offset, the bytes that stand there, and what they are.
+const CONVERTIBLE: &[(usize, &[u8], &str)] = &[
+    (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript document"),
+    (4, b"ftyphe", "a HEIC photo"),
+    (4, b"ftypmif1", "a HEIC photo"),
+    (4, b"ftypmsf1", "a HEIC photo"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (4, b"ftypavis", "an AVIF picture"),
+    (4, b"ftypcrx ", "a raw photo"),
+    (4, b"ftyp", "an MP4 or QuickTime video"),
+    (0, b"II*\0\x10\0\0\0CR", "a raw photo"),
+    (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"),
+    (0, b"II+\0", "a TIFF picture"),
+    (0, b"MM\0+", "a TIFF picture"),
+    (0, b"IIRO", "a raw photo"),
+    (0, b"IIRS", "a raw photo"),
+    (0, b"MMOR", "a raw photo"),
+    (0, b"IIU\0", "a raw photo"),
+    (0, b"FUJIFILM", "a raw photo"),
+    (0, b"\0MRM", "a raw photo"),
+    (0, b"FOVb", "a raw photo"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+    (0, b"\0\0\x01\0", "an icon"),
+    (0, b"icns", "an icon"),
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"\xffO\xffQ", "a JPEG 2000 picture"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"gimp xcf", "a GIMP picture"),
+    (0, b"qoif", "a QOI picture"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (0, b"#?RADIANCE", "a Radiance picture"),
+    (0, b"DDS ", "a DirectDraw surface"),
+];
+
+/// What is nothing to look at.
+const OTHERS: &[(usize, &[u8], &str)] = &[
+    (0, b"PK\x03\x04", "a ZIP archive, a bundle or an office document"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"<?xml", "an XML document"),
+    (0, b"<!DOCTYPE html", "a web page"),
+    (0, b"<html", "a web page"),
+];
+
+/// What the first bytes of a file that cannot be read say.
+fn unreadable(bytes: &[u8]) -> Error {
+    let is_there =
+        |&&(at, signature, _): &&(usize, &[u8], &str)| bytes.get(at..).is_some_and(|rest| rest.starts_with(signature));
+    let head = &bytes[..bytes.len().min(1024)];
+    // A drawing may begin with a declaration and with comments.
+    let is_drawing = head.windows(5).any(|tag| tag == b"<svg " || tag == b"<svg>" || tag == b"<svg\n");
+    if let Some(&(.., looks_like)) = CONVERTIBLE.iter().find(is_there) {
+        return Error::Format { looks_like, converts: true };
     }
-    for &(offset, signature, what) in SIGNATURES {
-        if bytes.get(offset..).is_some_and(|rest| rest.starts_with(signature)) {
-            return what;
-        }
+    if is_drawing && head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().starts_with(b"<") {
+        return Error::Format { looks_like: "an SVG drawing", converts: true };
     }
-    let head = &bytes[..bytes.len().min(512)];
+    let looks_like = match OTHERS.iter().find(is_there) {
+        Some(&(.., what)) => what,
+        None if bytes.is_empty() => "an empty file",
+        None if is_text(head) => "text",
+        None => UNKNOWN,
+    };
+    Error::Format { looks_like, converts: false }
+}
+
+fn is_text(head: &[u8]) -> bool {
     let text = match std::str::from_utf8(head) {
         Ok(text) => Some(text),
         Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok(),
         Err(_) => None,
     };
-    match text {
-        Some(text) if !text.chars().any(|c| c.is_control() && !c.is_whitespace()) => "text",
-        _ => "something else",
-    }
+    text.is_some_and(|text| !text.chars().any(|c| c.is_control() && !c.is_whitespace()))
 }
 
 #[cfg(test)]
@@ -243,6 +288,18 @@ mod tests {
                 "this is no picture that can be read, it looks like a HEIC photo; PNG, JPEG, WebP, GIF and BMP can be read"
             ],
         );
+        for (bytes, what, can_convert) in [
+            (&b"MM\0*\0\0\0\x08"[..], "a TIFF picture", true),
+            (b"\0\0\0\x1cftypavif", "an AVIF picture", true),
+            (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- x -->\n<svg xmlns=''/>", "an SVG drawing", true),
+            (b"<?xml version='1.0'?><a/>", "an XML document", false),
+            (b"How to draw <svg >", "text", false),
+            (b"II*\0\x10\0\0\0CR\x02\0", "a raw photo", true),
+            (b"\x01\x02\x03", UNKNOWN, false),
+        ] {
+            let Error::Format { looks_like, converts } = Picture::decode(bytes).unwrap_err() else { panic!("{what}") };
+            assert_eq!((looks_like, converts), (what, can_convert));
+        }
     }
 
     #[test]
@@ -262,5 +319,10 @@ mod tests {
         bytes[22..26].copy_from_slice(&60_000i32.to_le_bytes());
         let error = Picture::decode(&bytes).unwrap_err();
         assert!(matches!(error, Error::Pixels { width: 60_000, .. } | Error::Broken { .. }), "{error}");
+        // A line compresses to next to nothing, and has few pixels.
+        let line = encode(GrayImage::new(MAX_SIDE + 1, 1), ImageFormat::Png);
+        let error = Picture::decode(&line).unwrap_err();
+        assert!(matches!(error, Error::Side { width: 65_536, height: 1 }), "{error}");
+        assert!(Picture::decode(&encode(GrayImage::new(1, MAX_SIDE), ImageFormat::Png)).is_ok());
     }
 }

@@ -14,7 +14,7 @@ mod resize;
 mod tiles;
 
 pub use layout::Blend;
-pub use load::{MAX_FILE_BYTES, MAX_PIXELS, Picture};
+pub use load::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, Picture, UNKNOWN};
 pub use tiles::{Prepared, Tiles};
 
 /// Width and height in pixels, or columns and rows of features.
@@ -33,8 +33,10 @@ pub enum Error {
         "this is no picture that can be read, it looks like {looks_like}; PNG, JPEG, WebP, GIF and BMP can be read"
     )]
     Format {
-        /// What the first bytes say.
+        /// What the first bytes say, or [`UNKNOWN`].
         looks_like: &'static str,
+        /// Other programs can make a picture of it that can be read.
+        converts: bool,
     },
     /// The format is known, the contents are broken.
     #[error("this {format} picture is damaged: {reason}")]
@@ -53,6 +55,14 @@ pub enum Error {
         height: u32,
         /// [`MAX_PIXELS`].
         limit: u64,
+    },
+    /// A picture like a thread.
+    #[error("the picture has {width} × {height} pixels, sides of up to {MAX_SIDE} are read; cut it first")]
+    Side {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
     },
     /// More bytes than are ever read.
     #[error("the picture has {bytes} bytes, at most {limit} are read")]

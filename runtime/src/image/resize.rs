@@ -89,6 +89,69 @@ impl Taps {
         (sum >> self.fraction_bits).clamp(0, 255) as u8
     }
 
+    /// The source positions that are read.
+    fn reads(&self) -> std::ops::Range<usize> {
+        let first = self.starts.iter().min().copied().unwrap_or(0);
+        let ends = self.starts.iter().zip(&self.counts).map(|(start, count)| start + count);
+        first..ends.max().unwrap_or(first)
+    }
+
+    /// One row of RGB pixels in the first pass; sums begin with `base`.
+    fn narrow(&self, row: &[u8], base: impl Fn(usize) -> [i32; 3], result: &mut [u8]) {
+        for (x, pixel) in result.chunks_exact_mut(3).enumerate() {
+            let (start, weights) = self.of(x);
+            let mut sums = base(x);
+            for (source, &weight) in row[start * 3..].chunks_exact(3).zip(weights) {
+                for channel in 0..3 {
+                    sums[channel] += i32::from(source[channel]) * i32::from(weight);
+                }
+            }
+            for channel in 0..3 {
+                pixel[channel] = self.round(sums[channel]);
+            }
+        }
+    }
+
+    /// Only the weights inside `range`, from which positions are counted then, and what the others add to the sums for each
+    /// position where all that they meet has this color.
+    fn within(mut self, range: std::ops::Range<usize>, color: [u8; 3]) -> (Taps, Vec<[i32; 3]>) {
+        let mut base = Vec::with_capacity(self.starts.len());
+        for (x, row) in self.weights.chunks_exact_mut(self.width).enumerate() {
+            let (start, end) = (self.starts[x], self.starts[x] + self.counts[x]);
+            let (first, last) = (start.clamp(range.start, range.end), end.clamp(range.start, range.end));
+            let (first, last) = (first.clamp(start, end), last.clamp(start, end));
+            let outside = row[..first - start].iter().chain(&row[last - start..end - start]);
+            let sum: i32 = outside.map(|&weight| i32::from(weight)).sum();
+            base.push(color.map(|value| i32::from(value) * sum));
+            row.copy_within(first - start..last - start, 0);
+            self.counts[x] = last - first;
+            self.starts[x] = if first < last { first - range.start } else { 0 };
+        }
+        let half = self.half();
+        base.iter_mut().flatten().for_each(|sum| *sum += half);
+        (self, base)
+    }
+
+    /// The second pass over rows of `width` pixels.
+    fn shorten<'a>(&self, width: usize, row: impl Fn(usize) -> &'a [u8]) -> Vec<u8> {
+        let mut result = vec![0u8; self.starts.len() * width * 3];
+        let mut sums = vec![0i32; width * 3];
+        for (y, line) in result.chunks_exact_mut(width * 3).enumerate() {
+            let (start, weights) = self.of(y);
+            sums.fill(self.half());
+            for (y, &weight) in (start..).zip(weights) {
+                let source = row(y);
+                for (sum, &value) in sums.iter_mut().zip(source) {
+                    *sum += i32::from(value) * i32::from(weight);
+                }
+            }
+            for (value, &sum) in line.iter_mut().zip(&sums) {
+                *value = self.round(sum);
+            }
+        }
+        result
+    }
+
     /// What a sum begins with, so that cutting off the fraction rounds to the nearest.
     fn half(&self) -> i32 {
         if self.fraction_bits == 0 { 0 } else { 1 << (self.fraction_bits - 1) }
@@ -115,44 +178,40 @@ fn largest_weight(filter: fn(f64) -> f64, support: f64, stretch: f64, scale: f64
 pub(super) fn resize(source: &[u8], from: Size, to: Size, window: Window, resample: Resample) -> Vec<u8> {
     let across = Taps::new(resample, from.width, to.width, window.left..window.left + window.size.width);
     let down = Taps::new(resample, from.height, to.height, window.top..window.top + window.size.height);
-    let (width, height) = (window.size.width as usize, window.size.height as usize);
-    let row_bytes = from.width as usize * 3;
-
+    let width = window.size.width as usize;
     // Only the source rows that the second pass reads.
-    let first = (0..height).map(|y| down.starts[y]).min().unwrap_or(0);
-    let last = (0..height).map(|y| down.starts[y] + down.counts[y]).max().unwrap_or(0);
-    let mut narrow = vec![0u8; (last - first) * width * 3];
-    let source_rows = source.chunks_exact(row_bytes).skip(first);
+    let rows = down.reads();
+    let mut narrow = vec![0u8; rows.len() * width * 3];
+    let source_rows = source.chunks_exact(from.width as usize * 3).skip(rows.start);
     for (row, result) in source_rows.zip(narrow.chunks_exact_mut(width * 3)) {
-        for (x, pixel) in result.chunks_exact_mut(3).enumerate() {
-            let (start, weights) = across.of(x);
-            let mut sums = [across.half(); 3];
-            for (source, &weight) in row[start * 3..].chunks_exact(3).zip(weights) {
-                for channel in 0..3 {
-                    sums[channel] += i32::from(source[channel]) * i32::from(weight);
-                }
-            }
-            for channel in 0..3 {
-                pixel[channel] = across.round(sums[channel]);
-            }
-        }
+        across.narrow(row, |_| [across.half(); 3], result);
     }
+    down.shorten(width, |y| &narrow[(y - rows.start) * width * 3..][..width * 3])
+}
 
-    let mut result = vec![0u8; height * width * 3];
-    let mut sums = vec![0i32; width * 3];
-    for (y, row) in result.chunks_exact_mut(width * 3).enumerate() {
-        let (start, weights) = down.of(y);
-        sums.fill(down.half());
-        for (source, &weight) in narrow[(start - first) * width * 3..].chunks_exact(width * 3).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(source) {
-                *sum += i32::from(value) * i32::from(weight);
-            }
-        }
-        for (value, &sum) in row.iter_mut().zip(&sums) {
-            *value = down.round(sum);
-        }
+/// `source` in the middle of a square of this color, resized to `to`, `[height, width, 3]`; an odd rest is longer at the right and
+/// at the bottom. The square itself is never made.
+pub(super) fn resize_in_square(source: &[u8], from: Size, color: [u8; 3], to: Size, resample: Resample) -> Vec<u8> {
+    let side = from.width.max(from.height);
+    let (left, top) = ((side - from.width) as usize / 2, (side - from.height) as usize / 2);
+    let all = Window::all(to).size;
+    let across = Taps::new(resample, side, to.width, 0..all.width);
+    let down = Taps::new(resample, side, to.height, 0..all.height);
+    let width = to.width as usize;
+    let mut empty = vec![0; width * 3];
+    across.narrow(&color.repeat(side as usize), |_| [across.half(); 3], &mut empty);
+    // A picture like a thread lies in a square of a billion pixels: what surrounds it is summed up once.
+    let (across, base) = across.within(left..left + from.width as usize, color);
+    let mut narrow = vec![0u8; from.height as usize * width * 3];
+    let source_rows = source.chunks_exact(from.width as usize * 3);
+    for (row, result) in source_rows.zip(narrow.chunks_exact_mut(width * 3)) {
+        across.narrow(row, |x| base[x], result);
     }
-    result
+    let rows = top..top + from.height as usize;
+    down.shorten(width, |y| match rows.contains(&y) {
+        true => &narrow[(y - top) * width * 3..][..width * 3],
+        false => &empty,
+    })
 }
 
 fn triangle(x: f64) -> f64 {
@@ -223,6 +282,26 @@ mod tests {
             for y in 0..11 {
                 let expected = &whole[((y + 9) * 17 + 4) * 3..][..15];
                 assert_eq!(&part[y * 15..][..15], expected, "{filter:?} row {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_square_is_never_made_but_gives_the_same() {
+        for (width, height) in [(9, 4), (4, 9), (5, 5), (1, 30), (31, 2)] {
+            let (from, to) = (Size { width, height }, Size { width: 7, height: 7 });
+            let source = noise(from);
+            let side = width.max(height);
+            let (left, top) = ((side - width) / 2, (side - height) / 2);
+            let mut square = [10, 128, 250].repeat((side * side) as usize);
+            for (y, row) in source.chunks_exact(width as usize * 3).enumerate() {
+                let at = ((y + top as usize) * side as usize + left as usize) * 3;
+                square[at..at + row.len()].copy_from_slice(row);
+            }
+            for filter in FILTERS {
+                let whole = resize(&square, Size { width: side, height: side }, to, Window::all(to), filter);
+                let virtually = resize_in_square(&source, from, [10, 128, 250], to, filter);
+                assert_eq!(virtually, whole, "{width} × {height}, {filter:?}");
             }
         }
     }

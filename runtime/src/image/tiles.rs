@@ -1,19 +1,37 @@
 //! A picture made ready for the vision tower: resized once, then cut into normalised tiles one at a time.
 
+use std::sync::Arc;
+
 use dwindle_bundle::{ImageInput, Tile, Tiling};
 
 use super::layout::{self, Blend};
 use super::load::Picture;
-use super::resize::{Window, resize};
+use super::resize::{Window, resize, resize_in_square};
 use super::{Error, Size, anyres};
 
 /// The longest edge that a picture is resized to before its centre is cut out.
 const MAX_EDGE: u64 = 1 << 24;
 
-/// A picture resized as a model wants it, as bytes: at most the base tile and one grid of tiles.
+/// A picture resized as a model wants it, as bytes: at most the base tile and one grid of tiles. Clones share them.
+///
+/// Some models see a picture with less detail where it is one of several: both forms are here, and
+/// [`Prepared::shown`] chooses.
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    forms: Arc<Forms>,
+    is_among_others: bool,
+}
+
+#[derive(Debug)]
+struct Forms {
     tile: Tile,
+    alone: Form,
+    /// Where it differs.
+    among_others: Option<Form>,
+}
+
+#[derive(Debug)]
+struct Form {
     /// The base tile, `[tile.height, tile.width, 3]`.
     base: Vec<u8>,
     /// The whole grid, zero where it is padded, `[grid.height · tile.height, grid.width · tile.width, 3]`.
@@ -23,8 +41,10 @@ pub struct Prepared {
     blends: Vec<Blend>,
 }
 
+const NO_GRID: Size = Size { width: 0, height: 0 };
+
 impl Prepared {
-    /// Resizes `picture` as `input` says.
+    /// Resizes `picture` as `input` says, shown alone.
     ///
     /// # Errors
     /// [`Error::Input`] for an `input` that makes no sense, [`Error::Rows`] where its buffer is too small,
@@ -49,12 +69,41 @@ impl Prepared {
                 padded(&resized, fitted, target)
             }
         };
-        Ok(Prepared { tile, base, canvas, grid: grid.unwrap_or(Size { width: 0, height: 0 }), blends })
+        let among_others = match input.tiling {
+            Tiling::AnyRes { among_others: Some(color), .. } => Some(Form {
+                base: resize_in_square(&picture.pixels, picture.size, color, edge, tile.resample),
+                canvas: Vec::new(),
+                grid: NO_GRID,
+                blends: layout::layout_among_others(input),
+            }),
+            _ => None,
+        };
+        let alone = Form { base, canvas, grid: grid.unwrap_or(NO_GRID), blends };
+        Ok(Prepared { forms: Arc::new(Forms { tile, alone, among_others }), is_among_others: false })
+    }
+
+    /// The picture as it is shown alone, or as one of several.
+    #[must_use]
+    pub fn shown(&self, is_among_others: bool) -> Prepared {
+        let is_among_others = is_among_others && self.forms.among_others.is_some();
+        Prepared { forms: self.forms.clone(), is_among_others }
+    }
+
+    /// Whether it is shown in another form than alone.
+    pub fn is_among_others(&self) -> bool {
+        self.is_among_others
+    }
+
+    fn form(&self) -> &Form {
+        match &self.forms.among_others {
+            Some(form) if self.is_among_others => form,
+            _ => &self.forms.alone,
+        }
     }
 
     /// How many tokens the picture takes, and where each one's embedding comes from.
     pub fn blends(&self) -> &[Blend] {
-        &self.blends
+        &self.form().blends
     }
 
     /// The tiles in the order in which they are encoded: the base tile, then the grid by rows. Each is
@@ -65,23 +114,22 @@ impl Prepared {
 
     /// One tile cut out of the bytes and normalised.
     fn tile(&self, number: usize) -> Vec<f32> {
-        let (width, height) = (self.tile.width as usize, self.tile.height as usize);
+        let (tile, form) = (&self.forms.tile, self.form());
+        let (width, height) = (tile.width as usize, tile.height as usize);
         let (bytes, stride, start) = match number.checked_sub(1) {
-            None => (&self.base, width * 3, 0),
+            None => (&form.base, width * 3, 0),
             Some(place) => {
-                let columns = self.grid.width as usize;
+                let columns = form.grid.width as usize;
                 let stride = columns * width * 3;
-                (&self.canvas, stride, place / columns * height * stride + place % columns * width * 3)
+                (&form.canvas, stride, place / columns * height * stride + place % columns * width * 3)
             }
         };
         let mut pixels = Vec::with_capacity(3 * width * height);
         for channel in 0..3 {
-            let (mean, std) = (self.tile.mean[channel], self.tile.std[channel]);
+            let (mean, std) = (tile.mean[channel], tile.std[channel]);
             for y in 0..height {
                 let row = &bytes[start + y * stride..][..width * 3];
-                pixels.extend(
-                    row.chunks_exact(3).map(|pixel| (f32::from(pixel[channel]) * self.tile.rescale - mean) / std),
-                );
+                pixels.extend(row.chunks_exact(3).map(|pixel| (f32::from(pixel[channel]) * tile.rescale - mean) / std));
             }
         }
         pixels
@@ -107,7 +155,8 @@ impl Iterator for Tiles<'_> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let all = 1 + self.prepared.grid.width as usize * self.prepared.grid.height as usize;
+        let grid = self.prepared.form().grid;
+        let all = 1 + grid.width as usize * grid.height as usize;
         (all - self.next, Some(all - self.next))
     }
 }

@@ -466,8 +466,9 @@ fn image_input() {
     assert_eq!((tile.width, tile.height, tile.rows, tile.columns), (16, 16, 4, 4));
     assert_eq!((tile.mean, tile.std, tile.resample), ([0.5; 3], [0.5; 3], Resample::Bicubic));
     assert!((tile.rescale - 1.0 / 255.0).abs() < 1e-9);
-    let Tiling::AnyRes { pinpoints, max_tiles } = &image.tiling else { panic!("{:?}", image.tiling) };
+    let Tiling::AnyRes { pinpoints, max_tiles, among_others } = &image.tiling else { panic!("{:?}", image.tiling) };
     assert_eq!((pinpoints.len(), pinpoints[1], *max_tiles), (16, [16, 32], Some(9)));
+    assert_eq!(*among_others, Some([127; 3]));
 }
 
 /// Configurations as their publishers wrote them, which leave out what is a default.

@@ -61,7 +61,10 @@ fn input(folder: &str, patch: u32) -> ImageInput {
         None => {
             let pinpoints = processor["image_grid_pinpoints"].as_array().unwrap();
             let pinpoints: Vec<[u32; 2]> = pinpoints.iter().map(|p| [integer(&p[0]), integer(&p[1])]).collect();
-            (integer(&processor["size"]["height"]), Tiling::AnyRes { pinpoints, max_tiles: Some(9) })
+            (
+                integer(&processor["size"]["height"]),
+                Tiling::AnyRes { pinpoints, max_tiles: Some(9), among_others: Some([127; 3]) },
+            )
         }
     };
     let side = edge / patch;
@@ -139,6 +142,33 @@ fn blended_rows_equal_the_packed_features_of_transformers() {
     }
 }
 
+/// The form among others: the picture in the middle of a gray square, one tile, and a newline behind its features.
+#[test]
+fn several_pictures_are_a_tile_and_a_newline_each() {
+    let input_of = input;
+    let input = ImageInput { max_image_rows: 6 * 36 + 1, newline: Some(6 * 36), ..input("demo/pocket-llava", 16) };
+    let gray = (127.0 / 255.0 - 0.5) / 0.5;
+    for (file, is_gray_above) in [("09-strip-190x80.jpg", true), ("04-portrait-120x180.png", false)] {
+        let alone = Prepared::new(&picture(&format!("demo/images/{file}")), &input).unwrap();
+        let among = alone.shown(true);
+        assert!(among.is_among_others() && !alone.is_among_others() && !among.shown(false).is_among_others());
+        assert_eq!((among.tiles().len(), among.blends().len()), (1, 37));
+        assert!(alone.tiles().len() > 1 && alone.blends().len() > 37);
+        assert_eq!(among.blends()[36], Blend::row(216));
+        let tile = among.tiles().next().unwrap();
+        let is_gray = |value: f32| (value - gray).abs() < 0.01;
+        let above = (10..86).all(|x| is_gray(tile[x]));
+        let beside = (10..86).all(|y| is_gray(tile[y * 96]));
+        assert_eq!((above, beside), (is_gray_above, !is_gray_above), "{file}");
+        assert!(!is_gray(tile[48 * 96 + 48]) || file.contains("gray"), "{file}");
+    }
+    // Processors that know no such form show each picture as if it were alone.
+    let clip = input_of("tests/golden/llava_1_5", 7);
+    let alone = Prepared::new(&picture("demo/images/09-strip-190x80.jpg"), &clip).unwrap();
+    assert!(!alone.shown(true).is_among_others());
+    assert_eq!(alone.shown(true).blends(), alone.blends());
+}
+
 #[test]
 fn demo_pictures_take_as_many_tokens_as_expected() {
     let expected = json("demo/images/expected.json");
@@ -180,8 +210,14 @@ fn senseless_inputs_are_errors() {
         assert!(error.contains(expected), "{error}");
     };
     check(|input| input.tile.rows = 0, "its tiles are empty");
-    check(|input| input.tiling = Tiling::AnyRes { pinpoints: vec![], max_tiles: None }, "lists no sizes");
-    check(|input| input.tiling = Tiling::AnyRes { pinpoints: vec![[17, 64]], max_tiles: None }, "cannot be cut");
+    check(
+        |input| input.tiling = Tiling::AnyRes { pinpoints: vec![], max_tiles: None, among_others: None },
+        "lists no sizes",
+    );
+    check(
+        |input| input.tiling = Tiling::AnyRes { pinpoints: vec![[17, 64]], max_tiles: None, among_others: None },
+        "cannot be cut",
+    );
     check(|input| input.newline = Some(20), "needs 272 image rows, the bundle has room for 20");
     check(|input| input.tiling = Tiling::CenterCrop { shortest_edge: 0 }, "its shortest edge is 0 pixels");
     check(|input| (input.tile.width, input.tile.height) = (30_000, 30_000), "its tiles have 30000 × 30000 pixels");
