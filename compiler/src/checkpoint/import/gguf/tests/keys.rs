@@ -154,16 +154,46 @@ fn other_spellings_of_numbers() {
         assert_eq!(config[key], golden.config[key], "{key}");
     }
     assert_eq!(config["rope_theta"].as_f64(), golden.config["rope_theta"].as_f64());
-    check("llama", |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])), expect!["DIR/model.gguf: metadata key `llama.attention.head_count_kv` differs from layer to layer, which is not understood"]);
+    check(
+        "llama",
+        |gguf| gguf.set("llama.attention.head_count_kv", Meta::I32s(vec![2, 1, 2])),
+        expect![
+            "DIR/model.gguf: metadata key `llama.attention.head_count_kv` differs from layer to layer, which is not understood"
+        ],
+    );
 }
 
 /// Files that are no language model.
 #[test]
 fn other_kinds_of_files() {
-    check("llama", |gguf| gguf.set("general.type", Meta::Text("adapter".to_owned())), expect!["DIR/model.gguf: a LoRA adapter, not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"]);
-    check("llama", |gguf| gguf.set("general.type", Meta::Text("mmproj".to_owned())), expect!["DIR/model.gguf: the picture encoder of a model (mmproj), not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"]);
-    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("clip".to_owned())), expect!["DIR/model.gguf: the picture encoder of a model (mmproj), not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"]);
-    check("llama", |gguf| gguf.set("general.architecture", Meta::Text("rwkv6".to_owned())), expect!["DIR/model.gguf: architecture `rwkv6` is not supported; supported are gemma, gemma2, gemma3, llama, phi3, qwen2, qwen3"]);
+    check(
+        "llama",
+        |gguf| gguf.set("general.type", Meta::Text("adapter".to_owned())),
+        expect![
+            "DIR/model.gguf: a LoRA adapter, not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"
+        ],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("general.type", Meta::Text("mmproj".to_owned())),
+        expect![
+            "DIR/model.gguf: the picture encoder of a model (mmproj), not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"
+        ],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("general.architecture", Meta::Text("clip".to_owned())),
+        expect![
+            "DIR/model.gguf: the picture encoder of a model (mmproj), not a language model; convert the model's own GGUF file, or the Hugging Face checkpoint"
+        ],
+    );
+    check(
+        "llama",
+        |gguf| gguf.set("general.architecture", Meta::Text("rwkv6".to_owned())),
+        expect![
+            "DIR/model.gguf: architecture `rwkv6` is not supported; supported are gemma, gemma2, gemma3, llama, phi3, qwen2, qwen3"
+        ],
+    );
 }
 
 #[test]

@@ -87,22 +87,40 @@ fn parts_that_do_not_fit() {
             std::fs::remove_file(directory.join(name(3))).unwrap();
         },
         &name(1),
-        expect!["DIR/llama-q4-00001-of-00003.gguf: one of 3 parts; 2 missing: llama-q4-00002-of-00003.gguf, llama-q4-00003-of-00003.gguf; put all parts side by side"],
+        expect![
+            "DIR/llama-q4-00001-of-00003.gguf: one of 3 parts; 2 missing: llama-q4-00002-of-00003.gguf, llama-q4-00003-of-00003.gguf; put all parts side by side"
+        ],
     );
     check(
         |parts, directory| std::fs::write(directory.join("renamed.gguf"), parts[1].bytes()).unwrap(),
         "renamed.gguf",
-        expect!["DIR/renamed.gguf: one of 3 parts of a model, but its name does not end in `-00001-of-00003.gguf`, by which the others are found; rename the parts, or join them: `llama-gguf-split --merge FIRST-PART OUTPUT.gguf`"],
+        expect![
+            "DIR/renamed.gguf: one of 3 parts of a model, but its name does not end in `-00001-of-00003.gguf`, by which the others are found; rename the parts, or join them: `llama-gguf-split --merge FIRST-PART OUTPUT.gguf`"
+        ],
     );
-    check(|parts, _| parts[2].set("split.no", Meta::U32(1)), &name(1), expect!["DIR/llama-q4-00003-of-00003.gguf: named as part 3 of 3, but its metadata say `split.no` 1 and `split.count` 3; download the parts again"]);
-    check(|parts, _| parts[1].unset("split.count"), &name(1), expect!["DIR/llama-q4-00002-of-00003.gguf: named as part 2 of 3, but its metadata say `split.no` 1 and `split.count` no number; download the parts again"]);
+    check(
+        |parts, _| parts[2].set("split.no", Meta::U32(1)),
+        &name(1),
+        expect![
+            "DIR/llama-q4-00003-of-00003.gguf: named as part 3 of 3, but its metadata say `split.no` 1 and `split.count` 3; download the parts again"
+        ],
+    );
+    check(
+        |parts, _| parts[1].unset("split.count"),
+        &name(1),
+        expect![
+            "DIR/llama-q4-00002-of-00003.gguf: named as part 2 of 3, but its metadata say `split.no` 1 and `split.count` no number; download the parts again"
+        ],
+    );
     check(
         |parts, _| {
             let tensor = parts[1].tensors[0].clone();
             parts[2].tensors.push(tensor);
         },
         &name(1),
-        expect!["DIR/llama-q4-00003-of-00003.gguf: tensor `output.weight` is in DIR/llama-q4-00002-of-00003.gguf as well; download the parts again"],
+        expect![
+            "DIR/llama-q4-00003-of-00003.gguf: tensor `output.weight` is in DIR/llama-q4-00002-of-00003.gguf as well; download the parts again"
+        ],
     );
     check(
         |parts, _| {
@@ -111,5 +129,11 @@ fn parts_that_do_not_fit() {
         &name(1),
         expect!["DIR/llama-q4-00001-of-00003.gguf: the parts have 30 tensors, not 31; download them again"],
     );
-    check(|parts, _| parts[0].set("split.count", Meta::U32(4_000_000_000)), &name(1), expect!["DIR/llama-q4-00001-of-00003.gguf: one of 4000000000 parts of a model, but its name does not end in `-00001-of-4000000000.gguf`, by which the others are found; rename the parts, or join them: `llama-gguf-split --merge FIRST-PART OUTPUT.gguf`"]);
+    check(
+        |parts, _| parts[0].set("split.count", Meta::U32(4_000_000_000)),
+        &name(1),
+        expect![
+            "DIR/llama-q4-00001-of-00003.gguf: one of 4000000000 parts of a model, but its name does not end in `-00001-of-4000000000.gguf`, by which the others are found; rename the parts, or join them: `llama-gguf-split --merge FIRST-PART OUTPUT.gguf`"
+        ],
+    );
 }
