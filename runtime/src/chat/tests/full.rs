@@ -83,9 +83,15 @@ fn the_last_picture_is_kept() {
     assert_eq!((left[0].text.as_str(), left[0].pictures), ("What is it?", 1));
     assert_eq!(memory.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).count(), 78);
     // Where the rest takes too much, it goes with the question.
-    let tokens = chat.parts.tokenizer.encode("word ", false).unwrap().len();
-    let words = |positions: usize| "word ".repeat(positions / tokens);
-    let long = words(156);
+    let tokenizer = chat.parts.tokenizer.clone();
+    let words = |positions: usize| {
+        let mut text = String::new();
+        while tokenizer.encode(&text, false).unwrap().len() < positions {
+            text += "word ";
+        }
+        text
+    };
+    let long = words(152);
     assert!(ask(&mut chat, &long, &script).forgotten > 0);
     let left = messages(&chat);
     assert_eq!((left.len(), left[0].text.as_str(), left[0].pictures), (2, long.as_str(), 1));

@@ -66,6 +66,7 @@ const STYLES: [Style; 16] = [
     ),
     Style {
         answers: ("", "\n"),
+        verbatim: false,
         ..style(
             "turns, trimmed, with another name for the assistant",
             "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + \
