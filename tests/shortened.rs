@@ -80,6 +80,8 @@ fn checkpoint(folder: &Path) {
 
 /// Runs the command, and cuts `source` when `partial`, or a file whose name begins so, appears.
 fn cut_during(dwindle: &Dwindle, arguments: &[&str], partial: &str, source: &str) -> Output {
+    // What the last one left: it ended at once.
+    let _ = std::fs::remove_dir_all(dwindle.path(partial));
     let mut command = dwindle.command(arguments);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();

@@ -120,8 +120,7 @@ mod tests {
         let mut plan = crate::tests::plan();
         plan.buffers.push(Buffer { name: "pixels".to_owned(), bytes: 3 * 512 * 4, kind: BufferKind::Input });
         plan.buffers.push(Buffer { name: "image_rows".to_owned(), bytes: 9 * 4 * 4, kind: BufferKind::State });
-        let pixels =
-            Port { name: "pixels".to_owned(), buffer: 3, dtype: PortType::F32, rows: Some(3), columns: 512 };
+        let pixels = Port { name: "pixels".to_owned(), buffer: 3, dtype: PortType::F32, rows: Some(3), columns: 512 };
         let encode = Function { max_rows: 1, inputs: vec![pixels], ..Function::default() };
         plan.functions.insert("encode_image".to_owned(), encode);
         let tile = Tile {
@@ -158,14 +157,8 @@ mod tests {
     #[test]
     fn plans_take_the_tiles() {
         check(|_, _| (), expect!["valid"]);
-        check(
-            |_, i| (i.tile.width, i.tile.height) = (16, 32),
-            expect!["valid"],
-        );
-        check(
-            |_, i| i.tile.width = 64,
-            expect!["its tiles have 3 × 64 × 16 values, `encode_image` takes 3 × 512"],
-        );
+        check(|_, i| (i.tile.width, i.tile.height) = (16, 32), expect!["valid"]);
+        check(|_, i| i.tile.width = 64, expect!["its tiles have 3 × 64 × 16 values, `encode_image` takes 3 × 512"]);
         check(
             |m, _| m.plan.functions.get_mut("encode_image").unwrap().inputs[0].rows = None,
             expect!["its tiles have 3 × 32 × 16 values, `encode_image` takes any × 512"],
@@ -174,18 +167,12 @@ mod tests {
             |m, _| m.plan.functions.get_mut("encode_image").unwrap().inputs.clear(),
             expect!["`encode_image` has no input `pixels`"],
         );
-        check(
-            |m, _| drop(m.plan.functions.remove("encode_image")),
-            expect!["the plan has no function `encode_image`"],
-        );
+        check(|m, _| drop(m.plan.functions.remove("encode_image")), expect!["the plan has no function `encode_image`"]);
         check(
             |_, i| (i.max_image_rows, i.newline) = (10, None),
             expect!["10 image rows of 4 values do not fit into the 144 bytes of their state"],
         );
-        check(
-            |m, _| m.plan.buffers[4].name = "rows".to_owned(),
-            expect!["the plan has no state `image_rows`"],
-        );
+        check(|m, _| m.plan.buffers[4].name = "rows".to_owned(), expect!["the plan has no state `image_rows`"]);
         check(
             |m, _| m.hidden_size = u32::MAX,
             expect!["9 image rows of 4294967295 values do not fit into the 144 bytes of their state"],
@@ -196,10 +183,7 @@ mod tests {
     fn sizes_are_those_of_models() {
         check(|_, i| i.tile.rows = 0, expect!["its tiles are empty"]);
         check(|_, i| i.tile.height = 0, expect!["its tiles are empty"]);
-        check(
-            |_, i| (i.tile.width, i.tile.height) = (30_000, 30_000),
-            expect!["its tiles have 30000 × 30000 pixels"],
-        );
+        check(|_, i| (i.tile.width, i.tile.height) = (30_000, 30_000), expect!["its tiles have 30000 × 30000 pixels"]);
         check(
             |_, i| (i.tile.width, i.tile.height) = (u32::MAX, u32::MAX),
             expect!["its tiles have 4294967295 × 4294967295 pixels"],
@@ -240,9 +224,6 @@ mod tests {
             |_, i| i.tiling = Tiling::CenterCrop { shortest_edge: 40_000 },
             expect!["its shortest edge is 40000 pixels"],
         );
-        check(
-            |_, i| i.tiling = Tiling::CenterCrop { shortest_edge: 0 },
-            expect!["its shortest edge is 0 pixels"],
-        );
+        check(|_, i| i.tiling = Tiling::CenterCrop { shortest_edge: 0 }, expect!["its shortest edge is 0 pixels"]);
     }
 }

@@ -13,7 +13,7 @@ use crate::mapping::Mapping;
 use crate::{Error, FORMAT_VERSION, MANIFEST_ENTRY, Manifest};
 
 /// The longest manifest that is read: far more than any real one. Parsed, it may take twenty times as much memory.
-const MAX_MANIFEST_BYTES: usize = 16 << 20;
+const MAX_MANIFEST_BYTES: usize = 8 << 20;
 
 /// An opened bundle. Its manifest and plans are valid; entries' hashes are checked as they are read. Clones share all of
 /// it.

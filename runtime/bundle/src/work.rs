@@ -83,7 +83,9 @@ impl NativeKernel {
             NativeKernel::WriteRows(w) => (w.rows, product(&[w.columns, 2])),
             NativeKernel::Patchify(p) => (Some(1), product(&[p.channels, p.height, p.width])),
             NativeKernel::Elementwise(e) => (e.rows, product(&[e.columns, 8])),
-            NativeKernel::Rope(r) => (r.rows, product(&[r.n_heads, r.head_dim]).saturating_add(product(&[r.head_dim, 16]))),
+            NativeKernel::Rope(r) => {
+                (r.rows, product(&[r.n_heads, r.head_dim]).saturating_add(product(&[r.head_dim, 16])))
+            }
             NativeKernel::CopyRows(c) => (if c.last { Some(1) } else { c.rows }, product(&[c.columns, 2])),
         }
     }
@@ -135,7 +137,8 @@ fn validate_function(
             }
             _ => {
                 // Of a GPU's kernel nothing is known but its invocations, each of which computes something.
-                let call = Call { rows: function.max_rows, position: context.saturating_sub(function.max_rows), tile: 0 };
+                let call =
+                    Call { rows: function.max_rows, position: context.saturating_sub(function.max_rows), tile: 0 };
                 let sizes = plan.kernels.get(step.kernel as usize).map_or([1; 3], |kernel| kernel.workgroup);
                 let groups = step.grid.iter().map(|extent| extent.at(call));
                 invocations = invocations.saturating_add(product(&groups.chain(sizes).collect::<Vec<_>>()));

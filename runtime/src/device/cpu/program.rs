@@ -91,19 +91,18 @@ impl Program {
 }
 
 /// What a step's kernel needs, where its bindings have as much.
-fn check_step(
-    plan: &Plan,
-    step: &PlanStep,
-    kernel: &NativeKernel,
-    max_rows: u32,
-) -> Result<Vec<kernels::Need>, Error> {
+fn check_step(plan: &Plan, step: &PlanStep, kernel: &NativeKernel, max_rows: u32) -> Result<Vec<kernels::Need>, Error> {
     let needs = kernels::needs(kernel, max_rows).map_err(|why| refused(plan, step, &why))?;
     if needs.len() != step.bindings.len() {
         return Err(refused(plan, step, &format!("binds {} ranges, not {}", step.bindings.len(), needs.len())));
     }
     for (index, (range, need)) in step.bindings.iter().zip(&needs).enumerate() {
         if range.bytes < need.bytes {
-            return Err(refused(plan, step, &format!("needs {} bytes at binding {index}, not {}", need.bytes, range.bytes)));
+            return Err(refused(
+                plan,
+                step,
+                &format!("needs {} bytes at binding {index}, not {}", need.bytes, range.bytes),
+            ));
         }
     }
     Ok(needs)

@@ -276,7 +276,10 @@ mod tests {
             magnitude: 1.0,
             state: Float::F16,
         };
-        check(NativeKernel::RopeWriteKv(rope), expect!["takes 2048001024 bytes of each thread's memory, at most 67108864 are possible"]);
+        check(
+            NativeKernel::RopeWriteKv(rope),
+            expect!["takes 2048001024 bytes of each thread's memory, at most 67108864 are possible"],
+        );
         let norm = Norm { layer: false, rows: Some(0), heads: 1, columns: 4, eps: 1.0, residual: false };
         check(NativeKernel::Norm(norm), expect!["a dimension is 0"]);
         let rope = Rope { rows: Some(0), n_heads: 1, head_dim: 4, magnitude: 1.0 };
