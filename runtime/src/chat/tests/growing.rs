@@ -118,11 +118,14 @@ const STYLES: [Style; 16] = [
              {% if add_generation_prompt %}{{ 'Correct Assistant:' }}{% endif %}",
         )
     },
-    style(
-        "headings",
-        "{% for m in messages %}{{ '### Instruction:\n' if m.role == 'user' else '### Response:\n' }}{{ m.content | trim }}\
+    Style {
+        answers: ("", "\n\n"),
+        ..style(
+            "headings",
+            "{% for m in messages %}{{ '### Instruction:\n' if m.role == 'user' else '### Response:\n' }}{{ m.content | trim }}\
          {{ '\n\n' }}{% endfor %}{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}",
-    ),
+        )
+    },
     Style {
         verbatim: false,
         ..style(
