@@ -111,7 +111,7 @@ impl Matcher {
             let across = place.start < limits.border && limits.border < place.end;
             let part_of_word =
                 entry.single_word && (text[..start].ends_with(in_word) || text[stop..].starts_with(in_word));
-            if literal || across || part_of_word || start < end {
+            if literal || across || part_of_word {
                 continue;
             }
             if entry.lstrip {
@@ -127,6 +127,7 @@ impl Matcher {
             if entry.rstrip {
                 stop = text.len() - text[stop..].trim_start().len();
             }
+            // A token that the one before ate as white space is found all the same.
             if end < start {
                 cuts.push((end..start, None));
             }

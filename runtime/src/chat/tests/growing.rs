@@ -118,11 +118,14 @@ const STYLES: [Style; 16] = [
              {% if add_generation_prompt %}{{ 'Correct Assistant:' }}{% endif %}",
         )
     },
-    style(
-        "headings",
-        "{% for m in messages %}{{ '### Instruction:\n' if m.role == 'user' else '### Response:\n' }}{{ m.content | trim }}\
+    Style {
+        answers: ("", "\n\n"),
+        ..style(
+            "headings",
+            "{% for m in messages %}{{ '### Instruction:\n' if m.role == 'user' else '### Response:\n' }}{{ m.content | trim }}\
          {{ '\n\n' }}{% endfor %}{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}",
-    ),
+        )
+    },
     Style {
         verbatim: false,
         ..style(
@@ -168,6 +171,8 @@ fn tokenizers() -> Vec<(&'static str, Vec<u8>)> {
     let read = |name: &str| serde_json::from_slice::<Value>(&demo(&format!("{name}/tokenizer.json"))).unwrap();
     let mut prefixed = read("pocket-gemma");
     prefixed["pre_tokenizer"] = Value::Null;
+    // Behind an added token, such tokenizers read a space: none of theirs is a line break.
+    prefixed["added_tokens"].as_array_mut().unwrap().retain(|token| token["content"].as_str().unwrap().trim() != "");
     prefixed["normalizer"] = json!({"type": "Sequence", "normalizers": [
         {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
     prefixed["decoder"] = json!({"type": "Sequence", "decoders": [
@@ -249,7 +254,7 @@ fn check(style: &Style, kind: &str, tokenizer: &[u8], turns: &[(&str, &str)]) {
             let exact = within(before);
             assert_eq!(rest[..exact.len()], exact, "{at}");
             let space = rest[exact.len()..].windows(tokens.len()).position(|window| window == tokens).unwrap();
-            assert!(space <= 2, "{at}: {space}");
+            assert!(space <= 3, "{at}: {space}");
             rest = &rest[exact.len() + space + tokens.len()..];
             from = end;
         }
