@@ -105,9 +105,7 @@ fn extremes(w: &[f32]) -> (f32, f32) {
     };
     let (chunks, rest) = w.as_chunks::<LANES>();
     for w in chunks {
-        for lane in 0..LANES {
-            add(lane, w[lane]);
-        }
+        w.iter().enumerate().for_each(|(lane, w)| add(lane, *w));
     }
     rest.iter().for_each(|w| add(0, *w));
     (low.into_iter().fold(w[0], f32::min), high.into_iter().fold(w[0], f32::max))
@@ -197,9 +195,7 @@ fn regression(t: &[f32], offset: f32, inverse: f32, highest: f32) -> Option<Line
     };
     let (chunks, rest) = t.as_chunks::<LANES>();
     for t in chunks {
-        for lane in 0..LANES {
-            add(lane, t[lane]);
-        }
+        t.iter().enumerate().for_each(|(lane, t)| add(lane, *t));
     }
     rest.iter().for_each(|t| add(0, *t));
     let sum = |lanes: [f32; LANES]| lanes.iter().sum::<f32>();

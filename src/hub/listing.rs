@@ -154,7 +154,9 @@ impl<'de> Deserialize<'de> for Siblings {
                     if found.len() == MAX_FILES {
                         // What follows is read, so that the message comes instead of one about the connection.
                         while files.next_element::<IgnoredAny>()?.is_some() {}
-                        return Err(A::Error::custom(format!("it lists more than {MAX_FILES} files of one checkpoint")));
+                        return Err(A::Error::custom(format!(
+                            "it lists more than {MAX_FILES} files of one checkpoint"
+                        )));
                     }
                     let entry = sibling.into_entry().map_err(A::Error::custom)?;
                     found.insert(entry.name.clone(), entry);
@@ -335,7 +337,8 @@ mod tests {
 
     #[test]
     fn files_that_no_conversion_reads_are_dropped_whatever_their_number_and_hashes() {
-        let mut siblings: Vec<_> = (0..5000).map(|i| json!({ "rfilename": format!("f{i}.json"), "blobId": "x" })).collect();
+        let mut siblings: Vec<_> =
+            (0..5000).map(|i| json!({ "rfilename": format!("f{i}.json"), "blobId": "x" })).collect();
         siblings.push(json!({ "rfilename": "config.json", "gguf": { "more": [1, 2] } }));
         siblings.push(json!({ "rfilename": "x".repeat(1000) + ".json" }));
         let (_, entries) = parse_value(&json!({ "siblings": siblings, "sha": "0".repeat(40), "tags": ["x"] })).unwrap();

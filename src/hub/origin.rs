@@ -54,7 +54,9 @@ mod tests {
         let same = |a, b| Origin::of(a).is_some() && Origin::of(a) == Origin::of(b);
         assert!(same("https://hub.example/a", "HTTPS://HUB.example:443/b?c"));
         assert!(same("http://127.0.0.1:80", "http://127.0.0.1/x"));
-        for other in ["http://hub.example", "https://hub.example:8443", "https://cdn.hub.example", "https://hub.example.evil"] {
+        for other in
+            ["http://hub.example", "https://hub.example:8443", "https://cdn.hub.example", "https://hub.example.evil"]
+        {
             assert!(!same("https://hub.example", other), "{other}");
         }
         assert!(!same("https://hub.example", "https://hub.example@evil/"));

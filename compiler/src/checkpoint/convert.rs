@@ -65,7 +65,7 @@ pub struct Conversion {
 }
 
 enum Input {
-    Checkpoint(Source, Companions),
+    Checkpoint(Box<Source>, Companions),
     Packed(Box<dyn Packed>),
 }
 
@@ -158,7 +158,14 @@ impl Conversion {
         let companions = Companions::of(outline)?;
         let work = work(&model, bytes_in, companions.total_bytes(), &quantization);
         let notes = [outline.notes(), &needs.notes, companions.notes()].concat();
-        Ok(Self::new(Input::Checkpoint(source, companions), needs, quantization, model, work, (ignored, notes)))
+        Ok(Self::new(
+            Input::Checkpoint(Box::new(source), companions),
+            needs,
+            quantization,
+            model,
+            work,
+            (ignored, notes),
+        ))
     }
 
     fn new(

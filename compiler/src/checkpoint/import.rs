@@ -19,8 +19,8 @@ use dwindle_quant::ErrorStats;
 use dwindle_schemes::{FloatType, Format, Role};
 use serde_json::{Map, Value};
 
-pub use self::gguf::files as gguf_files;
 pub(super) use self::gguf::QWEN_2;
+pub use self::gguf::files as gguf_files;
 use super::model_dir::{CarriedFile, ModelJson, TensorInfo};
 use super::problems::TensorProblems;
 use super::selection::Needs;

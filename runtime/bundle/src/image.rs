@@ -133,7 +133,7 @@ mod tests {
             std: [0.5; 3],
             resample: Resample::Bicubic,
         };
-        let tiling = Tiling::AnyRes { pinpoints: vec![[16, 32], [32, 64]], max_tiles: Some(9) };
+        let tiling = Tiling::AnyRes { pinpoints: vec![[16, 32], [32, 64]], max_tiles: Some(9), among_others: None };
         let image = ImageInput {
             token: 1,
             placeholder: "<image>".to_owned(),
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn tilings_are_bounded() {
         let grid = |i: &mut ImageInput, pinpoints: &[[u32; 2]]| {
-            i.tiling = Tiling::AnyRes { pinpoints: pinpoints.to_vec(), max_tiles: None };
+            i.tiling = Tiling::AnyRes { pinpoints: pinpoints.to_vec(), max_tiles: None, among_others: None };
         };
         check(|_, i| grid(i, &[[16, 32 * 256]]), expect!["valid"]);
         check(|_, i| grid(i, &[]), expect!["it lists no sizes for the grid"]);
@@ -215,7 +215,7 @@ mod tests {
         check(|_, i| grid(i, &[[1, 1 << 17]]), expect!["a grid has 131072 × 1 pixels"]);
         check(|_, i| grid(i, &vec![[16, 32]; 5000]), expect!["it lists 5000 sizes for the grid"]);
         check(
-            |_, i| i.tiling = Tiling::AnyRes { pinpoints: vec![[16, 32]], max_tiles: Some(0) },
+            |_, i| i.tiling = Tiling::AnyRes { pinpoints: vec![[16, 32]], max_tiles: Some(0), among_others: None },
             expect!["its grids have no tiles"],
         );
         check(|_, i| i.tiling = Tiling::Stretch, expect!["valid"]);

@@ -56,7 +56,7 @@ pub fn read(directory: &Path, config: &Map<String, Value>, beside: &Beside) -> A
             let ignore_merges = model.pieces.iter().any(|piece| piece.kind == Kind::UserDefined);
             let vocab = (0..).zip(model.pieces).map(|(id, piece)| (piece.text, id)).collect();
             let (unk_token, byte_fallback) = (unk.clone(), model.byte_fallback);
-            let bpe = Bpe { unk_token, fuse_unk: true, byte_fallback, ignore_merges, vocab, merges, ..Bpe::default() };
+            let bpe = Bpe { unk_token, fuse_unk: true, byte_fallback, ignore_merges, vocab, merges };
             Document::bpe(bpe, steps)
         }
     };

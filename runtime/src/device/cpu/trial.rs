@@ -103,10 +103,11 @@ impl Choices<'_> {
             let bits = if self.once_in(20) { self.odd_size(16) } else { self.of(&[4, 3, 8, 5, 6]) };
             let unit = self.of(&[8, 32, 40, 4, 16, 64, 128, 48, 80]);
             let group = if self.once_in(20) { self.odd_size(255) } else { unit * self.size(2) };
-            let zero = match self.byte() % 4 {
+            let zero = match self.byte() % 5 {
                 0 | 1 => Zero::Centered,
                 2 => Zero::Fixed(if self.once_in(20) { self.word() } else { self.size(8) - 1 }),
-                _ => Zero::Stored,
+                3 => Zero::Stored,
+                _ => Zero::Minimum,
             };
             Storage::Grouped { bits, group, scale: self.float(), zero }
         };

@@ -146,11 +146,11 @@ fn range(given: Given) -> Result<Value> {
         return Fault::failed("range() takes no keyword arguments");
     }
     let numbers = given.positional.iter().map(|value| int(value, "range")).collect::<Result<Vec<_>>>()?;
-    let range = match numbers.as_slice() {
-        &[stop] => Range { start: 0, stop, step: 1 },
-        &[start, stop] => Range { start, stop, step: 1 },
-        &[_, _, 0] => return Fault::failed("range() arg 3 must not be zero"),
-        &[start, stop, step] => Range { start, stop, step },
+    let range = match *numbers.as_slice() {
+        [stop] => Range { start: 0, stop, step: 1 },
+        [start, stop] => Range { start, stop, step: 1 },
+        [_, _, 0] => return Fault::failed("range() arg 3 must not be zero"),
+        [start, stop, step] => Range { start, stop, step },
         _ => return Fault::failed(format!("range expected 1 to 3 arguments, got {}", numbers.len())),
     };
     if range.len() > MOST_RANGE {

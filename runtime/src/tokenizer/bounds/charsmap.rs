@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn what_leads_outside_is_refused() {
         let mut far = small();
-        far[0] = (1 << 22) - 1 << 10;
+        far[0] = ((1 << 22) - 1) << 10;
         let mut short = small();
         short.truncate(300);
         let mut value = small();
