@@ -136,7 +136,9 @@ fn demo_ensemble() {
                 SamplingDefaults {
                     temperature: None,
                     top_p: None,
-                    top_k: None,
+                    top_k: Some(
+                        50,
+                    ),
                     min_p: None,
                     repetition_penalty: None,
                 },
@@ -166,7 +168,9 @@ fn demo_ensemble() {
                 SamplingDefaults {
                     temperature: None,
                     top_p: None,
-                    top_k: None,
+                    top_k: Some(
+                        50,
+                    ),
                     min_p: None,
                     repetition_penalty: None,
                 },

@@ -233,12 +233,17 @@ impl<'a> Search<'a> {
                     let variants = self.candidates[model].variants.len();
                     let mut setting = self.setting.clone();
                     for next in variant + 1..variants {
+                        // Short rows are padded, so a variant may be larger than a better one that follows.
+                        let noise = self.noise(model, role, next).sum;
+                        if (next + 1..variants).any(|later| self.noise(model, role, later).sum < noise) {
+                            continue;
+                        }
                         setting.choices[model].insert(role, next);
                         let peak = self.weigh(&setting)?;
                         if peak >= self.peak {
                             continue;
                         }
-                        let added = self.noise(model, role, next).sum - self.noise(model, role, variant).sum;
+                        let added = noise - self.noise(model, role, variant).sum;
                         let worth = (self.peak - peak) as f64 / added.max(f64::MIN_POSITIVE);
                         if best.as_ref().is_none_or(|(most, ..)| worth > *most) {
                             best = Some((worth, peak, model, role, setting));
@@ -261,13 +266,15 @@ impl<'a> Search<'a> {
             let mut best: Option<(f64, u64, usize, Role, Setting)> = None;
             for model in 0..self.candidates.len() {
                 for (role, variant) in self.setting.choices[model].clone() {
-                    let Some(better) = variant.checked_sub(1) else { continue };
+                    let noise = self.noise(model, role, variant).sum;
+                    let better = (0..variant).rev().find(|&better| self.noise(model, role, better).sum < noise);
+                    let Some(better) = better else { continue };
                     let mut setting = self.setting.clone();
                     setting.choices[model].insert(role, better);
                     let peak = self.weigh(&setting)?;
-                    let removed = self.noise(model, role, variant).sum - self.noise(model, role, better).sum;
+                    let removed = noise - self.noise(model, role, better).sum;
                     let more = best.as_ref().is_none_or(|(most, ..)| removed > *most);
-                    if peak <= self.wishes.budget && removed > 0.0 && more {
+                    if peak <= self.wishes.budget && more {
                         best = Some((removed, peak, model, role, setting));
                     }
                 }
