@@ -177,7 +177,8 @@ fn help_of_each_command() {
           dwindle compile model-q4 --target vulkan -o model.dwindle
           dwindle run model.dwindle
 
-        Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted.
+        Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted, 143
+        terminated.
     "#]]
     .assert_eq(&dwindle.run(&["--help"]));
     for command in ["convert", "quantize", "compile", "run", "logits", "inspect", "schemes"] {

@@ -200,13 +200,15 @@ fn unquantized_models_are_fitted_by_quantizing_them() {
         pocket-gemma: embedding q5f16_min -> q5f16_1
         pocket-gemma: embedding q5f16_1 -> q4f16_min
         pocket-gemma: embedding q4f16_min -> q4f16_1
-        pocket-gemma: linear layers q5f16_1 -> q4f16_asym
-        pocket-gemma: embedding q4f16_1 -> q4f16_min"#]]
+        pocket-gemma: linear layers q5f16_1 -> q4f16_min
+        pocket-gemma: embedding q4f16_1 -> q4f16_min
+        pocket-gemma: embedding q4f16_min -> q5f16_1
+        pocket-gemma: embedding q5f16_1 -> q5f16_min
+        pocket-gemma: embedding q5f16_min -> q6f16_1"#]]
     .assert_eq(&changes.map(|step| step["what"].as_str().unwrap()).collect::<Vec<_>>().join("\n"));
     let bundle = Bundle::open(&dwindle.path("out.dwindle")).unwrap();
     bundle.verify().unwrap();
-    expect!["q4f16_asym (linear layers) + q4f16_min (embedding)"]
-        .assert_eq(&bundle.manifest().models[0].about["scheme"]);
+    expect!["q4f16_min (linear layers) + q6f16_1 (embedding)"].assert_eq(&bundle.manifest().models[0].about["scheme"]);
     assert!(bundle.manifest().memory.peak <= json["fit"]["budget"].as_u64().unwrap());
     let estimate = json["work"]["bytes_out"].as_u64().unwrap() as f64 / bundle.file_bytes() as f64;
     assert!((0.95..1.1).contains(&estimate), "{estimate} of the real size");

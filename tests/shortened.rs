@@ -113,7 +113,7 @@ fn sources_of_every_step() {
     again();
     dwindle.run(&convert);
     let compile = ["compile", "model", "--target", "cpu", "-o", "b.dwindle"];
-    let output = cut_during(&dwindle, &compile, ".dwindle-partial-", "model/model.safetensors");
+    let output = cut_during(&dwindle, &compile, "b.dwindle.partial", "model/model.safetensors");
     check(&output, "model.safetensors");
     assert!(!dwindle.path("b.dwindle").exists(), "nothing half is there");
 }

@@ -6,13 +6,15 @@ mod controls;
 mod stream;
 mod within;
 
-use tokenizers::DecoderWrapper;
+use tokenizers::{DecoderWrapper, NormalizedString, Normalizer};
 
 pub use controls::Controls;
 pub use stream::TextStream;
 
 /// The most bytes that a text may have after normalization, in the worst case; each takes some twenty bytes of memory.
 const MOST_TEXT_BYTES: f64 = (16 << 20) as f64;
+/// Bytes that are normalized at once to see how long they become; any growth that is accepted keeps them below the limit.
+const PIECE_BYTES: usize = 8 << 10;
 
 /// A tokenizer cannot be read, or fails on a text.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +47,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     added: added::Added,
     decoding: Decoding,
-    /// How many times longer it can make a text.
-    growth: f64,
+    growth: bounds::Growth,
 }
 
 /// How tokens become text.
@@ -85,16 +86,33 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`], [`Error::TooLong`].
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
-        self.check_length(text.len())?;
+        self.check_length(text)?;
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::Encode(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    fn check_length(&self, bytes: usize) -> Result<(), Error> {
-        match bytes as f64 * self.growth <= MOST_TEXT_BYTES {
-            true => Ok(()),
-            false => Err(Error::TooLong { bytes, growth: self.growth }),
+    /// Refuses a text that would take too much memory. Where the worst case would, the text is normalized in pieces, for which
+    /// it would not, to see what it really becomes.
+    fn check_length(&self, text: &str) -> Result<(), Error> {
+        let growth = self.growth.total();
+        let too_long = || Error::TooLong { bytes: text.len(), growth };
+        if text.len() as f64 * growth <= MOST_TEXT_BYTES {
+            return Ok(());
         }
+        let (mut rest, mut bytes) = (text, 0.0);
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
+            let mut piece = NormalizedString::from(piece);
+            if let Some(normalizer) = self.inner.get_normalizer() {
+                normalizer.normalize(&mut piece).map_err(|e| Error::Encode(e.to_string()))?;
+            }
+            bytes += piece.get().len() as f64 * self.growth.pre_tokenizers;
+            if bytes > MOST_TEXT_BYTES {
+                return Err(too_long());
+            }
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// The tokens that the tokenizer puts before any text, such as the one for its beginning.

@@ -107,6 +107,7 @@ pub(super) enum Misread {
 
 /// The parts of the hub's answer that matter here.
 #[derive(Deserialize)]
+#[serde(expecting = "a description of a model")]
 struct Answer {
     sha: Option<String>,
     siblings: Option<Siblings>,
@@ -116,7 +117,7 @@ struct Answer {
 struct Siblings(BTreeMap<String, Entry>);
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a file")]
 struct Sibling {
     rfilename: Option<String>,
     size: Option<u64>,
@@ -366,19 +367,34 @@ mod tests {
             Misread::Broken(reason) => panic!("{reason}"),
         };
         let huge = json!([{ "rfilename": "tokenizer.json", "size": 1u64 << 40 }]);
-        check(json!({ "sha": commit, "siblings": huge }), expect![""]);
+        check(
+            json!({ "sha": commit, "siblings": huge }),
+            expect!["tokenizer.json would have 1024.0 GiB, which no such file has"],
+        );
         check(json!({}), expect!["it names no commit (`sha`)"]);
-        check(json!([]), expect![""]);
-        check(json!({ "sha": commit, "siblings": [0, 0] }), expect![""]);
-        check(json!({ "sha": commit, "siblings": { "rfilename": "config.json" } }), expect![""]);
+        check(json!([]), expect!["invalid length 0, expected struct Answer with 2 elements at line 1 column 2"]);
+        check(
+            json!({ "sha": commit, "siblings": [0, 0] }),
+            expect!["invalid type: integer `0`, expected struct Sibling at line 1 column 64"],
+        );
+        check(
+            json!({ "sha": commit, "siblings": { "rfilename": "config.json" } }),
+            expect!["invalid type: map, expected a list of files (`siblings`) at line 1 column 62"],
+        );
         let shards: Vec<_> = (0..3000).map(|i| json!({ "rfilename": format!("model-{i}.safetensors") })).collect();
-        check(json!({ "sha": commit, "siblings": shards }), expect![""]);
+        check(
+            json!({ "sha": commit, "siblings": shards }),
+            expect!["it lists more than 2048 files of one checkpoint at line 1 column 115952"],
+        );
         check(json!({ "sha": "../../etc", "siblings": [] }), expect![[r#"`sha` is "../../etc", which is no commit"#]]);
         check(json!({ "sha": commit }), expect!["it lists no files (`siblings`)"]);
-        check(json!({ "sha": commit, "siblings": [{}] }), expect!["a file has no name (`rfilename`)"]);
+        check(
+            json!({ "sha": commit, "siblings": [{}] }),
+            expect!["a file has no name (`rfilename`) at line 1 column 65"],
+        );
         check(
             json!({ "sha": commit, "siblings": [{ "rfilename": "vocab.json", "blobId": "../x" }] }),
-            expect![[r#"the hash of vocab.json is "../x""#]],
+            expect![[r#"the hash of vocab.json is "../x" at line 1 column 105"#]],
         );
     }
 }

@@ -153,6 +153,7 @@ fn demo_ensemble() {
                         special_tokens: {
                             "bos_token": "<bos>",
                             "eos_token": "<eos>",
+                            "mask_token": "<mask>",
                             "pad_token": "<pad>",
                             "unk_token": "<unk>",
                         },

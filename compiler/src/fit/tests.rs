@@ -110,23 +110,25 @@ fn quality_is_given_up_last() {
         None,
         expect![[r#"
             budget 58.5 MiB
-            change                                               worst moment       saved  why
-            to begin with                                            67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-            residency both -> swap                                   62.5 MiB     4.8 MiB  costs time at each picture, no quality
-            pocket-gemma: context 1024 -> 512                        61.0 MiB     1.5 MiB  floor 256
-            pocket-gemma: context 512 -> 256                         60.2 MiB   768.0 KiB  floor 256
-            pocket-gemma: embedding q8f16_1 -> q6f16_1               60.1 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: linear layers q8f16_1 -> q6f16_1           59.3 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: linear layers q6f16_1 -> q5f16_min         59.1 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
-            pocket-gemma: linear layers q5f16_min -> q5f16_1         58.9 MiB   216.0 KiB  signal to noise 27.2 -> 25.9 dB
-            pocket-gemma: embedding q6f16_1 -> q5f16_min             58.8 MiB    24.0 KiB  signal to noise 32.2 -> 27.2 dB
-            pocket-gemma: embedding q5f16_min -> q5f16_1             58.8 MiB    24.0 KiB  signal to noise 27.2 -> 25.9 dB
-            pocket-gemma: embedding q5f16_1 -> q4f16_min             58.8 MiB    24.0 KiB  signal to noise 25.9 -> 20.9 dB
-            pocket-gemma: embedding q4f16_min -> q4f16_1             58.8 MiB    24.0 KiB  signal to noise 20.9 -> 19.3 dB
-            pocket-gemma: linear layers q5f16_1 -> q4f16_asym        58.6 MiB   132.0 KiB  signal to noise 25.9 -> 19.1 dB
-            pocket-gemma: linear layers q4f16_asym -> q4f16_min      58.5 MiB    84.0 KiB  signal to noise 19.1 -> 20.9 dB
-            pocket-gemma: linear layers q4f16_min -> q4f16_1         58.3 MiB   216.0 KiB  signal to noise 20.9 -> 19.3 dB
-            pocket-gemma: embedding q4f16_1 -> q4f16_min             58.4 MiB   -24.0 KiB  given back: signal to noise 19.3 -> 20.9 dB
+            change                                            worst moment       saved  why
+            to begin with                                         67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                                62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: context 1024 -> 512                     61.0 MiB     1.5 MiB  floor 256
+            pocket-gemma: context 512 -> 256                      60.2 MiB   768.0 KiB  floor 256
+            pocket-gemma: embedding q8f16_1 -> q6f16_1            60.1 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: linear layers q8f16_1 -> q6f16_1        59.3 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: linear layers q6f16_1 -> q5f16_min      59.1 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
+            pocket-gemma: linear layers q5f16_min -> q5f16_1      58.9 MiB   216.0 KiB  signal to noise 27.2 -> 25.9 dB
+            pocket-gemma: embedding q6f16_1 -> q5f16_min          58.9 MiB    24.0 KiB  signal to noise 32.2 -> 27.2 dB
+            pocket-gemma: embedding q5f16_min -> q5f16_1          58.8 MiB    24.0 KiB  signal to noise 27.2 -> 25.9 dB
+            pocket-gemma: embedding q5f16_1 -> q4f16_min          58.8 MiB    24.0 KiB  signal to noise 25.9 -> 20.9 dB
+            pocket-gemma: embedding q4f16_min -> q4f16_1          58.8 MiB    24.0 KiB  signal to noise 20.9 -> 19.3 dB
+            pocket-gemma: linear layers q5f16_1 -> q4f16_min      58.6 MiB   216.0 KiB  signal to noise 25.9 -> 20.9 dB
+            pocket-gemma: linear layers q4f16_min -> q4f16_1      58.4 MiB   216.0 KiB  signal to noise 20.9 -> 19.3 dB
+            pocket-gemma: embedding q4f16_1 -> q4f16_min          58.4 MiB   -24.0 KiB  given back: signal to noise 19.3 -> 20.9 dB
+            pocket-gemma: embedding q4f16_min -> q5f16_1          58.4 MiB   -24.0 KiB  given back: signal to noise 20.9 -> 25.9 dB
+            pocket-gemma: embedding q5f16_1 -> q5f16_min          58.4 MiB   -24.0 KiB  given back: signal to noise 25.9 -> 27.2 dB
+            pocket-gemma: embedding q5f16_min -> q6f16_1          58.5 MiB   -24.0 KiB  given back: signal to noise 27.2 -> 32.2 dB
             contexts: pocket-llava 1024, pocket-gemma 256"#]],
     );
     check(
@@ -137,24 +139,23 @@ fn quality_is_given_up_last() {
         expect![[r#"
             nothing fits into 57.5 MiB: it takes at least 58.0 MiB
             budget 57.5 MiB
-            change                                               worst moment       saved  why
-            to begin with                                            67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-            residency both -> swap                                   62.5 MiB     4.8 MiB  costs time at each picture, no quality
-            pocket-gemma: context 1024 -> 512                        61.0 MiB     1.5 MiB  floor 256
-            pocket-gemma: context 512 -> 256                         60.2 MiB   768.0 KiB  floor 256
-            pocket-gemma: embedding q8f16_1 -> q6f16_1               60.1 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: linear layers q8f16_1 -> q6f16_1           59.3 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: linear layers q6f16_1 -> q5f16_min         59.1 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
-            pocket-gemma: linear layers q5f16_min -> q5f16_1         58.9 MiB   216.0 KiB  signal to noise 27.2 -> 25.9 dB
-            pocket-gemma: embedding q6f16_1 -> q5f16_min             58.8 MiB    24.0 KiB  signal to noise 32.2 -> 27.2 dB
-            pocket-gemma: embedding q5f16_min -> q5f16_1             58.8 MiB    24.0 KiB  signal to noise 27.2 -> 25.9 dB
-            pocket-gemma: embedding q5f16_1 -> q4f16_min             58.8 MiB    24.0 KiB  signal to noise 25.9 -> 20.9 dB
-            pocket-gemma: embedding q4f16_min -> q4f16_1             58.8 MiB    24.0 KiB  signal to noise 20.9 -> 19.3 dB
-            pocket-gemma: linear layers q5f16_1 -> q4f16_asym        58.6 MiB   132.0 KiB  signal to noise 25.9 -> 19.1 dB
-            pocket-gemma: linear layers q4f16_asym -> q4f16_min      58.5 MiB    84.0 KiB  signal to noise 19.1 -> 20.9 dB
-            pocket-gemma: linear layers q4f16_min -> q4f16_1         58.3 MiB   216.0 KiB  signal to noise 20.9 -> 19.3 dB
-            pocket-gemma: embedding q4f16_1 -> q3f16_1               58.3 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
-            pocket-gemma: linear layers q4f16_1 -> q3f16_1           58.0 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
+            change                                            worst moment       saved  why
+            to begin with                                         67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                                62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: context 1024 -> 512                     61.0 MiB     1.5 MiB  floor 256
+            pocket-gemma: context 512 -> 256                      60.2 MiB   768.0 KiB  floor 256
+            pocket-gemma: embedding q8f16_1 -> q6f16_1            60.1 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: linear layers q8f16_1 -> q6f16_1        59.3 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: linear layers q6f16_1 -> q5f16_min      59.1 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
+            pocket-gemma: linear layers q5f16_min -> q5f16_1      58.9 MiB   216.0 KiB  signal to noise 27.2 -> 25.9 dB
+            pocket-gemma: embedding q6f16_1 -> q5f16_min          58.9 MiB    24.0 KiB  signal to noise 32.2 -> 27.2 dB
+            pocket-gemma: embedding q5f16_min -> q5f16_1          58.8 MiB    24.0 KiB  signal to noise 27.2 -> 25.9 dB
+            pocket-gemma: embedding q5f16_1 -> q4f16_min          58.8 MiB    24.0 KiB  signal to noise 25.9 -> 20.9 dB
+            pocket-gemma: embedding q4f16_min -> q4f16_1          58.8 MiB    24.0 KiB  signal to noise 20.9 -> 19.3 dB
+            pocket-gemma: linear layers q5f16_1 -> q4f16_min      58.6 MiB   216.0 KiB  signal to noise 25.9 -> 20.9 dB
+            pocket-gemma: linear layers q4f16_min -> q4f16_1      58.4 MiB   216.0 KiB  signal to noise 20.9 -> 19.3 dB
+            pocket-gemma: embedding q4f16_1 -> q3f16_1            58.3 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
+            pocket-gemma: linear layers q4f16_1 -> q3f16_1        58.0 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
             allow at least that much, a smaller `--context`, or name variants of fewer bits"#]],
     );
 }
@@ -201,13 +202,12 @@ fn what_is_fixed_stays() {
             budget 66.0 MiB
             change                                            worst moment       saved  why
             to begin with                                         67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-            pocket-llava: embedding q8f16_1 -> q6f16_1            67.2 MiB    24.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: embedding q8f16_1 -> q6f16_1            67.1 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-llava: linear layers q8f16_1 -> q6f16_1        66.9 MiB   216.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-llava: embedding q8f16_1 -> q6f16_1            67.3 MiB    24.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: embedding q8f16_1 -> q6f16_1            67.2 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-llava: linear layers q8f16_1 -> q6f16_1        67.0 MiB   216.0 KiB  signal to noise 44.5 -> 32.2 dB
             pocket-gemma: linear layers q8f16_1 -> q6f16_1        66.1 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
             pocket-gemma: linear layers q6f16_1 -> q5f16_min      65.9 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
             pocket-gemma: embedding q6f16_1 -> q8f16_1            66.0 MiB   -96.0 KiB  given back: signal to noise 32.2 -> 44.5 dB
-            pocket-llava: embedding q6f16_1 -> q8f16_1            66.0 MiB   -24.0 KiB  given back: signal to noise 32.2 -> 44.5 dB
             contexts: pocket-llava 1024, pocket-gemma 1024"#]],
     );
     check(
@@ -229,22 +229,21 @@ fn what_cannot_be_is_told_with_what_would() {
         expect![[r#"
             nothing fits into 50.0 MiB: it takes at least 60.3 MiB
             budget 50.0 MiB
-            change                                               worst moment       saved  why
-            to begin with                                            67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
-            residency both -> swap                                   62.5 MiB     4.8 MiB  costs time at each picture, no quality
-            pocket-gemma: embedding q8f16_1 -> q6f16_1               62.4 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: linear layers q8f16_1 -> q6f16_1           61.5 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
-            pocket-gemma: linear layers q6f16_1 -> q5f16_min         61.3 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
-            pocket-gemma: linear layers q5f16_min -> q5f16_1         61.1 MiB   216.0 KiB  signal to noise 27.2 -> 25.9 dB
-            pocket-gemma: embedding q6f16_1 -> q5f16_min             61.1 MiB    24.0 KiB  signal to noise 32.2 -> 27.2 dB
-            pocket-gemma: embedding q5f16_min -> q5f16_1             61.1 MiB    24.0 KiB  signal to noise 27.2 -> 25.9 dB
-            pocket-gemma: embedding q5f16_1 -> q4f16_min             61.0 MiB    24.0 KiB  signal to noise 25.9 -> 20.9 dB
-            pocket-gemma: embedding q4f16_min -> q4f16_1             61.0 MiB    24.0 KiB  signal to noise 20.9 -> 19.3 dB
-            pocket-gemma: linear layers q5f16_1 -> q4f16_asym        60.9 MiB   132.0 KiB  signal to noise 25.9 -> 19.1 dB
-            pocket-gemma: linear layers q4f16_asym -> q4f16_min      60.8 MiB    84.0 KiB  signal to noise 19.1 -> 20.9 dB
-            pocket-gemma: linear layers q4f16_min -> q4f16_1         60.6 MiB   216.0 KiB  signal to noise 20.9 -> 19.3 dB
-            pocket-gemma: embedding q4f16_1 -> q3f16_1               60.6 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
-            pocket-gemma: linear layers q4f16_1 -> q3f16_1           60.3 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
+            change                                            worst moment       saved  why
+            to begin with                                         67.3 MiB              pocket-llava q8f16_1, context 1024; pocket-gemma q8f16_1, context 1024
+            residency both -> swap                                62.5 MiB     4.8 MiB  costs time at each picture, no quality
+            pocket-gemma: embedding q8f16_1 -> q6f16_1            62.4 MiB    96.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: linear layers q8f16_1 -> q6f16_1        61.5 MiB   864.0 KiB  signal to noise 44.5 -> 32.2 dB
+            pocket-gemma: linear layers q6f16_1 -> q5f16_min      61.3 MiB   216.0 KiB  signal to noise 32.2 -> 27.2 dB
+            pocket-gemma: linear layers q5f16_min -> q5f16_1      61.1 MiB   216.0 KiB  signal to noise 27.2 -> 25.9 dB
+            pocket-gemma: embedding q6f16_1 -> q5f16_min          61.1 MiB    24.0 KiB  signal to noise 32.2 -> 27.2 dB
+            pocket-gemma: embedding q5f16_min -> q5f16_1          61.1 MiB    24.0 KiB  signal to noise 27.2 -> 25.9 dB
+            pocket-gemma: embedding q5f16_1 -> q4f16_min          61.1 MiB    24.0 KiB  signal to noise 25.9 -> 20.9 dB
+            pocket-gemma: embedding q4f16_min -> q4f16_1          61.0 MiB    24.0 KiB  signal to noise 20.9 -> 19.3 dB
+            pocket-gemma: linear layers q5f16_1 -> q4f16_min      60.8 MiB   216.0 KiB  signal to noise 25.9 -> 20.9 dB
+            pocket-gemma: linear layers q4f16_min -> q4f16_1      60.6 MiB   216.0 KiB  signal to noise 20.9 -> 19.3 dB
+            pocket-gemma: embedding q4f16_1 -> q3f16_1            60.6 MiB    36.0 KiB  signal to noise 19.3 -> 11.7 dB
+            pocket-gemma: linear layers q4f16_1 -> q3f16_1        60.3 MiB   300.5 KiB  signal to noise 19.3 -> 11.7 dB
             allow at least that much, a smaller `--context`, or name variants of fewer bits"#]],
     );
 }

@@ -205,7 +205,7 @@ fn other_versions_are_refused_before_their_fields() {
     writer.finish(Manifest { format_version: 99, ..manifest(Plan { max_rows: 1, ..Plan::default() }) }).unwrap();
     check_error(
         Bundle::open(&path),
-        expect!["the bundle has format version 99, this program reads version 3; compile it again"],
+        expect!["the bundle has format version 99, this program reads version 4; compile it again"],
     );
 }
 

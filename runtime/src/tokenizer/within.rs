@@ -22,8 +22,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`], [`Error::TooLong`].
     pub fn encode_within(&self, context: &str, text: &str, literal: &[Range<usize>]) -> Result<Vec<u32>, Error> {
-        self.check_length(context.len() + text.len())?;
         let whole = [context, text].concat();
+        self.check_length(&whole)?;
         let border = context.len();
         let shifted: Vec<Range<usize>> = literal.iter().map(|range| range.start + border..range.end + border).collect();
         let limits = Limits { literal: &shifted, border };

@@ -128,7 +128,7 @@ impl Choices<'_> {
         match self.byte() % 20 {
             0..7 => NativeKernel::MatMul(self.product()),
             7 => {
-                let (matrix, rows, first_row) = (self.matrix(), self.rows(), self.odd_size(3) - 1);
+                let (matrix, rows, first_row) = (self.matrix(), self.rows(), self.odd_size(3).wrapping_sub(1));
                 NativeKernel::Embed(Embed { matrix, rows, first_row, scale: self.number() })
             }
             8 => NativeKernel::Norm(Norm {

@@ -332,8 +332,18 @@ mod tests {
             })
         };
         check(product(32, None), expect!["[1024, 512, 64, 256]"]);
-        check(product(1 << 20, None), expect!["[1024, 8388608, 32, 256]"]);
-        check(product((1 << 20) + 8, None), expect!["groups of 1048584 are too long"]);
+        check(
+            product(1 << 20, None),
+            expect![
+                "no kernel reads matrices stored as Grouped { bits: 4, group: 1048576, scale: F16, zero: Centered }"
+            ],
+        );
+        check(
+            product((1 << 20) + 8, None),
+            expect![
+                "no kernel reads matrices stored as Grouped { bits: 4, group: 1048584, scale: F16, zero: Centered }"
+            ],
+        );
         check(
             product(32, Some(1 << 20)),
             expect!["takes 537001984 bytes of each thread's memory, at most 67108864 are possible"],

@@ -126,7 +126,7 @@ fn time_is_bounded_whatever_is_repeated() {
         format!("{text}{{% set u = s|truncate(5) %}}{{% endfor %}}"),
         format!("{text}{{% set u = s.startswith(s) %}}{{% endfor %}}"),
         format!("{text}{{% set u = strftime_now(s) %}}{{% endfor %}}"),
-        format!("{text}{{% set u = s % 1 %}}{{% endfor %}}"),
+        format!("{text}{{% set u = (s ~ '%s') % 1 %}}{{% endfor %}}"),
         format!("{text}{{% set u = s|float %}}{{% endfor %}}"),
         "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}".to_owned(),
         "{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}".to_owned(),
