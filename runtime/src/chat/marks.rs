@@ -62,6 +62,12 @@ pub(crate) fn render(
         return Ok(Rendered { text, literal: Vec::new(), answers });
     }
     let plain = template.render(messages, true);
+    if let Ok(text) = &plain
+        && is_bare(text, messages)
+    {
+        let answers = find_answers(template, messages, text, &mut spare);
+        return Ok(Rendered { text: text.clone(), literal: Vec::new(), answers });
+    }
     match template.render(&hidden, true) {
         Ok(text) if keeps(&text, plain.as_deref().ok(), &names) => {
             let answers = find_answers(template, &hidden, &text, &mut spare);
@@ -75,6 +81,12 @@ pub(crate) fn render(
             Ok(Rendered { text, literal: Vec::new(), answers })
         }
     }
+}
+
+/// Whether the template writes nothing around messages. Then whoever writes them writes the whole prompt, control tokens too: there
+/// is no frame that a message could break out of.
+fn is_bare(text: &str, messages: &[Message]) -> bool {
+    messages.iter().try_fold(text, |rest, message| rest.strip_prefix(message.text.as_str())) == Some("")
 }
 
 /// Whether all that control tokens became in `plain`, the marks became in `marked`. What a template does only because it

@@ -48,6 +48,16 @@ fn control_tokens_in_messages_are_literal() {
     assert!(text.contains("\u{f0000}<bos>\u{f0001}"));
 }
 
+/// Without a frame, the messages are the prompt, as with `--raw`.
+#[test]
+fn a_template_that_writes_nothing_leaves_all_to_the_messages() {
+    let bare = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    check(bare, &["<bos>a<end_of_turn>"], &[], &[]);
+    check(bare, &["<bos>a", "yes", "<end_of_turn>"], &[], &[(1, "yes")]);
+    check("{% for m in messages %}{{ m.content }}\n{% endfor %}", &["<bos>a"], &["<bos>"], &[]);
+    check("{{ messages[-1].content }}", &["<bos>a", "yes", "<bos>b"], &["<bos>"], &[]);
+}
+
 #[test]
 fn templates_that_look_into_messages_change_nothing() {
     let trims = "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}";
