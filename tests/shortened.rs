@@ -78,18 +78,24 @@ fn checkpoint(folder: &Path) {
     file.set_len(8 + header.len() as u64 + end).unwrap();
 }
 
-/// Runs the command, and cuts `source` when `partial`, or a file whose name begins so, appears.
+/// Whether a folder holds a file that is not empty: the source is in use.
+fn is_written(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| match entry.metadata() {
+        Ok(info) if info.is_dir() => is_written(&entry.path()),
+        Ok(info) => info.len() > 0 && entry.file_name().to_string_lossy().contains("safetensors"),
+        Err(_) => false,
+    })
+}
+
+/// Runs the command, and cuts `source` when tensors are written into the folder `partial`.
 fn cut_during(dwindle: &Dwindle, arguments: &[&str], partial: &str, source: &str) -> Output {
     // What the last one left: it ended at once.
     let _ = std::fs::remove_dir_all(dwindle.path(partial));
     let mut command = dwindle.command(arguments);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    let appeared = || {
-        let names = std::fs::read_dir(dwindle.path("")).unwrap().map(|entry| entry.unwrap().file_name());
-        names.into_iter().any(|name| name.to_string_lossy().starts_with(partial))
-    };
-    while !appeared() {
+    while !is_written(&dwindle.path(partial)) {
         assert!(began.elapsed() < Duration::from_secs(60), "nothing appeared");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -6,6 +6,7 @@ use std::io::Read;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde_json::error::Category;
 
 use dwindle_compiler::size::Size;
 
@@ -77,9 +78,10 @@ pub(super) struct Entry {
 /// # Errors
 /// [`Misread`].
 pub(super) fn parse(answer: impl Read) -> Result<(String, Vec<Entry>), Misread> {
-    let answer: Answer = serde_json::from_reader(answer).map_err(|error| match error.is_io() {
-        true => Misread::Broken(error.to_string()),
-        false => Misread::Nonsense(error.to_string()),
+    let answer: Answer = serde_json::from_reader(answer).map_err(|error| match error.classify() {
+        Category::Io => Misread::Broken(error.to_string()),
+        Category::Data => Misread::Nonsense(error.to_string()),
+        Category::Syntax | Category::Eof => Misread::Nonsense(format!("it is no JSON ({error})")),
     })?;
     let nonsense = |reason: &str| Misread::Nonsense(reason.to_owned());
     let commit = answer.sha.ok_or_else(|| nonsense("it names no commit (`sha`)"))?;
@@ -372,10 +374,10 @@ mod tests {
             expect!["tokenizer.json would have 1024.0 GiB, which no such file has"],
         );
         check(json!({}), expect!["it names no commit (`sha`)"]);
-        check(json!([]), expect!["invalid length 0, expected struct Answer with 2 elements at line 1 column 2"]);
+        check(json!([]), expect!["invalid length 0, expected a description of a model at line 1 column 2"]);
         check(
             json!({ "sha": commit, "siblings": [0, 0] }),
-            expect!["invalid type: integer `0`, expected struct Sibling at line 1 column 64"],
+            expect!["invalid type: integer `0`, expected a file at line 1 column 64"],
         );
         check(
             json!({ "sha": commit, "siblings": { "rfilename": "config.json" } }),

@@ -31,7 +31,8 @@ pub use memory::*;
 pub use plan::*;
 pub use reader::{Bundle, SharedEntry};
 pub use record::{
-    ATTENTION_PIECE, MAX_LOCAL_BYTES, RECORD_ROWS, Record, SHARE_BYTES, TILE_BYTES, TILE_DEPTH, TILE_ROWS, tile_bytes,
+    ATTENTION_PIECE, FINE_ROWS, MAX_LOCAL_BYTES, RECORD_ROWS, Record, SHARE_BYTES, TILE_BYTES, TILE_DEPTH, TILE_ROWS,
+    tile_bytes,
 };
 pub use room::Room;
 pub use variant::{Variant, VariantModel};

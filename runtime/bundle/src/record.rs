@@ -9,6 +9,10 @@ pub const ATTENTION_PIECE: usize = 256;
 /// Rows whose records may lie word by word beside each other; their number is rounded up to it.
 pub const RECORD_ROWS: usize = 8;
 
+/// Calls of at most so many rows round activations to 16 bits, as the sum of two records: weights come from memory then, and
+/// products are not what takes time.
+pub const FINE_ROWS: usize = 16;
+
 /// Rows of a tile of activations in bf16.
 pub const TILE_ROWS: usize = 16;
 
@@ -65,7 +69,10 @@ impl NativeKernel {
                     Storage::Grouped { bits, group, .. } => {
                         let record = Record::new(k, bits, group.max(1));
                         let values = (record.groups * record.group) as u64;
-                        let records = if rows > 1 { rows.next_multiple_of(RECORD_ROWS as u64) } else { rows };
+                        let records = match rows {
+                            0 | 1 => 2 * rows,
+                            _ => rows.max(2 * rows.min(FINE_ROWS as u64)).next_multiple_of(RECORD_ROWS as u64),
+                        };
                         records.saturating_mul(record.bytes as u64).max(tile_bytes(rows, values))
                     }
                     Storage::Plain(_) if product.rms_norm.is_some() => rows.saturating_mul(u64::from(k) * 4),

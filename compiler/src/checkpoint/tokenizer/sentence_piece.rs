@@ -184,6 +184,12 @@ fn steps(model: &ModelProto, config: &Map<String, Value>) -> Steps {
         splits.push(json!({"type": "Split", "pattern": regex(&pattern), "behavior": "Isolated", "invert": false}));
     }
 
+    if model.byte_fallback && matches!(model.algorithm, Algorithm::Unigram) {
+        // A byte's piece is not found in text that spells it.
+        let pattern = regex("<(?=0x[0-9A-F]{2}>)");
+        splits.push(json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false}));
+    }
+
     let mut decoders = vec![replace(string(SPACE), " ")];
     if model.byte_fallback {
         decoders.push(json!({"type": "ByteFallback"}));
@@ -208,7 +214,8 @@ fn steps(model: &ModelProto, config: &Map<String, Value>) -> Steps {
 fn escaped(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_ascii_punctuation() || c == ' ' {
+        // No others: `\<` is where a word begins.
+        if r"\.+*?()|[]{}^$#&-~".contains(c) {
             pattern.push('\\');
         }
         pattern.push(c);

@@ -32,7 +32,7 @@ impl Ahead {
         *CHOSEN.get_or_init(|| if is_amd() { AMD } else { COMMON })
     }
 
-    /// Asks for what follows `codes`: from memory with one row of activations; with several, the block is in the second cache.
+    /// Asks for what follows `codes`: from memory with the two records of one row of activations; with more, the block is in the second cache.
     ///
     /// # Safety
     /// The processor has the instruction set of `L`.
@@ -41,7 +41,7 @@ impl Ahead {
         let from = codes.cast::<u8>();
         // SAFETY: the caller's promise; prefetches need not be within anything.
         unsafe {
-            if R > 1 {
+            if R > 2 {
                 return L::prefetch(from.wrapping_add(COMMON.near));
             }
             L::prefetch(from.wrapping_add(self.near));
@@ -57,7 +57,7 @@ impl Ahead {
     /// The processor has the instruction set of `L`.
     #[inline(always)]
     pub unsafe fn scales<L: Lanes, const R: usize>(self, scales: *const u8) {
-        if R == 1 {
+        if R <= 2 {
             // SAFETY: the caller's promise; prefetches need not be within anything.
             unsafe { L::prefetch_far(scales.wrapping_add(SCALES)) };
         }

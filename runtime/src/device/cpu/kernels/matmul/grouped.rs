@@ -13,11 +13,14 @@ use super::{Bound, Run, borrow, share_blocks};
 const PIECE_BYTES: usize = 16 << 10;
 
 /// The second phase for codes.
+#[derive(Clone, Copy)]
 pub struct Grouped<'a> {
     pub spec: &'a MatMul,
     pub bound: &'a Bound,
     pub run: &'a Run<'a>,
     pub rows: usize,
+    /// Records of a row, whose products are added.
+    pub terms: usize,
     pub record: Record,
     pub all: Block,
 }
@@ -55,21 +58,14 @@ impl<const BITS: u32, const UNITS: usize, const MORE: bool> Work for GroupedOf<'
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(&self) {
-        let Grouped { spec, bound, run, rows, record, all } = self.0;
         // SAFETY: as in the first phase, which is done.
-        unsafe { grouped_blocks::<L, BITS, UNITS, MORE>(spec, bound, run, rows, record, all) };
+        unsafe { grouped_blocks::<L, BITS, UNITS, MORE>(self.0) };
     }
 }
 
 #[inline(always)]
-unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const UNITS: usize, const MORE: bool>(
-    spec: &MatMul,
-    bound: &Bound,
-    run: &Run<'_>,
-    rows: usize,
-    record: Record,
-    all: Block,
-) {
+unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const UNITS: usize, const MORE: bool>(product: Grouped<'_>) {
+    let Grouped { spec, bound, run, rows, record, all, .. } = product;
     // SAFETY: blocks and records are within their bindings and the scratch memory.
     unsafe {
         let x = run.scratch.cells::<u8>().as_ptr() as *const u8;
@@ -89,42 +85,38 @@ unsafe fn grouped_blocks<L: Lanes, const BITS: u32, const UNITS: usize, const MO
             let last = blocks.min(first + share);
             if rows == 1 {
                 for index in first..last {
-                    let none = [L::splat(0.0)];
-                    let sums = block::tile::<L, BITS, UNITS, 1, MORE>(block(index), record, x, 0..record.groups, none);
-                    finish::<L, 1>(spec, bound, run, sums, index, 0, 1);
+                    let none = [L::splat(0.0); 2];
+                    let sums = block::tile::<L, BITS, UNITS, 2, MORE>(block(index), record, x, 0..record.groups, none);
+                    finish::<L, 1>(spec, bound, run, [L::add(sums[0], sums[1])], index, 0, 1);
                 }
                 continue;
             }
             let blocks = first..last;
             match L::ROWS {
-                8 => grouped_rows::<L, BITS, UNITS, 8, MORE>(spec, bound, run, rows, record, blocks, block, x),
+                8 => grouped_rows::<L, BITS, UNITS, 8, MORE>(product, blocks, block, x),
                 // Where registers are few, units are gone through one by one: unrolled, a group's loads are all put first, and
                 // spilled (measured: 1.1 to 1.3 times as fast with AVX2).
-                4 => grouped_rows::<L, BITS, 0, 4, MORE>(spec, bound, run, rows, record, blocks, block, x),
-                _ => grouped_rows::<L, BITS, UNITS, 2, MORE>(spec, bound, run, rows, record, blocks, block, x),
+                4 => grouped_rows::<L, BITS, 0, 4, MORE>(product, blocks, block, x),
+                _ => grouped_rows::<L, BITS, UNITS, 2, MORE>(product, blocks, block, x),
             }
         }
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the body of one loop, once for each number of rows")]
 #[inline(always)]
 unsafe fn grouped_rows<L: Lanes, const BITS: u32, const UNITS: usize, const R: usize, const MORE: bool>(
-    spec: &MatMul,
-    bound: &Bound,
-    run: &Run<'_>,
-    rows: usize,
-    record: Record,
+    product: Grouped<'_>,
     blocks: std::ops::Range<usize>,
     block: impl Fn(usize) -> Block,
     x: *const u8,
 ) {
+    let Grouped { spec, bound, run, rows, terms, record, .. } = product;
     // Groups of the matrix are not cut.
     let splits = record.groups / record.split;
     let most = (PIECE_BYTES / (R * record.split * (record.group + 8))).max(1);
     let piece = splits.div_ceil(splits.div_ceil(most).max(1)) * record.split;
     let mut local = borrow(blocks.len() * R * LANES);
-    for t in (0..rows).step_by(R) {
+    for t in (0..rows * terms).step_by(R) {
         for from in (0..record.groups).step_by(piece) {
             let to = record.groups.min(from + piece);
             for (index, partial) in blocks.clone().zip(local.chunks_exact_mut(R * LANES)) {
@@ -139,7 +131,8 @@ unsafe fn grouped_rows<L: Lanes, const BITS: u32, const UNITS: usize, const R: u
                     let x = x.add(t * record.bytes);
                     let sums = block::tile::<L, BITS, UNITS, R, MORE>(block(index), record, x, from..to, sums);
                     if to == record.groups {
-                        finish::<L, R>(spec, bound, run, sums, index, t, R.min(rows - t));
+                        let (sums, t) = if terms == 2 { (added::<L, R>(sums), t / 2) } else { (sums, t) };
+                        finish::<L, R>(spec, bound, run, sums, index, t, (R / terms).min(rows - t));
                         continue;
                     }
                     for (r, &sums) in sums.iter().enumerate() {
@@ -149,4 +142,14 @@ unsafe fn grouped_rows<L: Lanes, const BITS: u32, const UNITS: usize, const R: u
             }
         }
     }
+}
+
+/// Sums of pairs, in the first half.
+#[inline(always)]
+unsafe fn added<L: Lanes, const R: usize>(mut sums: [L::F; R]) -> [L::F; R] {
+    for r in 0..R / 2 {
+        // SAFETY: the caller's promise.
+        sums[r] = unsafe { L::add(sums[2 * r], sums[2 * r + 1]) };
+    }
+    sums
 }

@@ -14,8 +14,8 @@ mod quantize;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use dwindle_bundle::Record;
 use dwindle_bundle::native::{Float, MatMul, Storage, Unit};
+use dwindle_bundle::{FINE_ROWS, Record};
 
 use super::{Run, borrow, norm};
 use ahead::Ahead;
@@ -84,8 +84,9 @@ pub fn run(spec: &MatMul, run: &Run<'_>) {
                     }
                 };
             }
-            prepare(values, Prepared::Quantized(record, bits, zero.constant(bits)));
-            Grouped { spec, bound: &bound, run, rows, record, all }.run(bits);
+            let terms = if rows <= FINE_ROWS { 2 } else { 1 };
+            prepare(values, Prepared::Quantized { record, bits, zero: zero.constant(bits), terms });
+            Grouped { spec, bound: &bound, run, rows, terms, record, all }.run(bits);
         }
         Storage::Plain(float) => {
             let x = match spec.rms_norm {

@@ -14,8 +14,9 @@ use super::{Bound, Run, borrow, norm, quantize};
 pub enum Prepared {
     /// f32, side by side.
     Plain,
-    /// A record for codes of so many bits, with this zero where groups store nothing of the kind.
-    Quantized(Record, u32, Option<u32>),
+    /// As many records as `terms`, of which the second holds what rounding left of the first; for codes of `bits` bits, with
+    /// this zero where groups store nothing of the kind.
+    Quantized { record: Record, bits: u32, zero: Option<u32>, terms: usize },
     /// bf16 tiles, of `values` values a row, for codes of `bits` bits.
     #[cfg(target_arch = "x86_64")]
     Tiled { bits: u32, values: usize },
@@ -53,21 +54,21 @@ unsafe fn prepare<L: Lanes>(
     let x = run.read::<f32>(0);
     let scratch = run.scratch;
     let values = padded.next_multiple_of(2 * LANES) + LANES;
-    // Records of a tile's rows lie word by word beside each other: they are made by one share.
-    let (rows_of_share, record_words) = match prepared {
-        Prepared::Quantized(record, ..) if rows > 1 => (L::ROWS, record.bytes / 4),
-        _ => (1, 0),
+    // Records of a tile lie word by word beside each other: they are made by one share.
+    let (terms, side_by_side, record_words) = match prepared {
+        Prepared::Quantized { record, terms, .. } => (terms, if rows == 1 { terms } else { L::ROWS }, record.bytes / 4),
+        _ => (1, 1, 0),
     };
     let mut local = borrow(values + record_words);
     let (row, words) = local.split_at_mut(values);
     loop {
-        let first = run.member.take() * rows_of_share;
-        if first >= rows {
+        let first = run.member.take() * side_by_side;
+        if first >= rows * terms {
             break;
         }
-        for t in first..first + rows_of_share {
+        for t in first..first + side_by_side {
             // The last tile is filled with its last row, whose further results are dropped.
-            let from = t.min(rows - 1);
+            let from = (t / terms).min(rows - 1);
             row[..k].copy_from_slice(&x[from * k..][..k]);
             // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `NativeKernel::scratch_bytes`.
             unsafe {
@@ -76,14 +77,14 @@ unsafe fn prepare<L: Lanes>(
                 }
                 let to = scratch.cells::<u8>().as_ptr() as *mut u8;
                 match prepared {
-                    Prepared::Quantized(record, bits, zero) if rows == 1 => {
-                        quantize::quantize::<L>(record, bits, zero, row, to);
-                    }
-                    Prepared::Quantized(record, bits, zero) => {
+                    Prepared::Quantized { record, bits, zero, .. } => {
+                        if t % terms == 1 {
+                            quantize::keep_rest::<L>(record, row);
+                        }
                         quantize::quantize::<L>(record, bits, zero, row, words.as_mut_ptr().cast());
                         let to = to.add(first * record.bytes).cast::<f32>().add(t - first);
                         for (i, &word) in words.iter().enumerate() {
-                            to.add(i * L::ROWS).write(word);
+                            to.add(i * side_by_side).write(word);
                         }
                     }
                     Prepared::Plain => to.cast::<f32>().add(t * k).copy_from_nonoverlapping(row.as_ptr(), k),

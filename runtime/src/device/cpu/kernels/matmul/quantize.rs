@@ -31,14 +31,7 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x
         let values = &x[g * group..][..group];
         // SAFETY: lengths as asserted; a vector read may go up to 16 values beyond the group, into the row's padding.
         unsafe {
-            let mut greatest = L::splat(0.0);
-            for chunk in values.chunks_exact(LANES) {
-                greatest = L::max(greatest, L::abs(L::load(chunk.as_ptr())));
-            }
-            let rest = values.chunks_exact(LANES).remainder();
-            let greatest = rest.iter().fold(of_lanes::<L>(greatest), |most, x| most.max(x.abs()));
-            // Values so small that their scale's inverse is infinite are 0.
-            let inverse = if greatest > 1e-30 { 127.0 / greatest } else { 0.0 };
+            let (greatest, inverse) = range::<L>(values);
             let (from, to) = (values.as_ptr(), to.add(g * group));
             let sum = match bits {
                 4..=6 if group.is_multiple_of(2 * LANES) => in_halves::<L>(from, group, inverse, to),
@@ -67,6 +60,42 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x
             }
             to.add(record.scales).cast::<f32>().add(g).write(scale);
         }
+    }
+}
+
+/// Leaves of a row what [`quantize`] loses of it.
+///
+/// # Safety
+/// The processor has the instruction set of `L`; the row has the record's values.
+#[inline(always)]
+pub unsafe fn keep_rest<L: Lanes>(record: Record, x: &mut [f32]) {
+    for values in x[..record.groups * record.group].chunks_exact_mut(record.group) {
+        // SAFETY: the caller's promise.
+        let (greatest, inverse) = unsafe { range::<L>(values) };
+        let scale = greatest / 127.0;
+        for value in values {
+            // All instruction sets round halves to even.
+            *value -= (*value * inverse).round_ties_even() * scale;
+        }
+    }
+}
+
+/// The greatest magnitude of a group, and what makes it 127.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+unsafe fn range<L: Lanes>(values: &[f32]) -> (f32, f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut greatest = L::splat(0.0);
+        for chunk in values.chunks_exact(LANES) {
+            greatest = L::max(greatest, L::abs(L::load(chunk.as_ptr())));
+        }
+        let rest = values.chunks_exact(LANES).remainder();
+        let greatest = rest.iter().fold(of_lanes::<L>(greatest), |most, x| most.max(x.abs()));
+        // Values so small that their scale's inverse is infinite are 0.
+        (greatest, if greatest > 1e-30 { 127.0 / greatest } else { 0.0 })
     }
 }
 
