@@ -74,7 +74,10 @@ fn write(path: &Path, shape: &[usize], logits: &[f32]) -> Result<()> {
     let layout = Layout::new(&[("logits".to_owned(), (Element::F32, shape.to_vec()))].into());
     let workplace = Workplace::claim(path)?;
     workplace.clear("logits")?;
-    let new = workplace.new_path();
+    // A folder, which the next run removes with whatever a killed one left in it.
+    let folder = workplace.new_path();
+    std::fs::create_dir(&folder).with_context(|| format!("cannot write into {}", folder.display()))?;
+    let new = folder.join("logits.safetensors");
     let writer = TensorWriter::create(&new, layout)?;
     let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
     writer.write("logits", 0, &bytes)?;

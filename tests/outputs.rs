@@ -65,3 +65,17 @@ fn a_full_disk_is_one_message() {
         assert_eq!(told.lines().count(), 1, "{told}");
     }
 }
+
+/// What a killed run had written aside does not stand in the way of the next.
+#[test]
+fn logits_go_on_where_a_killed_run_left_something() {
+    let dwindle = with_checkpoint();
+    dwindle.run(&["compile", "model", "--scheme", "q0f32", "--target", "cpu", "-o", "b.dwindle"]);
+    let left = dwindle.path("l.safetensors.partial/new");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join(".partial-x.safetensors"), "half").unwrap();
+    std::fs::write(dwindle.path("l.safetensors.partial/dwindle-journal"), "logits\n").unwrap();
+    dwindle.run(&["logits", "b.dwindle", "--tokens", "1,2", "-o", "l.safetensors"]);
+    assert!(dwindle.path("l.safetensors").is_file());
+    assert!(!dwindle.path("l.safetensors.partial").exists());
+}
