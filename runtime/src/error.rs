@@ -57,13 +57,8 @@ pub enum Error {
         why: String,
     },
     /// The processor lacks the instruction set that was asked for.
-    #[error("there are no kernels for `{wanted}` on this processor; there are: {}", available.join(", "))]
-    InstructionSet {
-        /// Its name.
-        wanted: String,
-        /// Those that can be used.
-        available: Vec<String>,
-    },
+    #[error(transparent)]
+    InstructionSet(#[from] dwindle_native::Unavailable),
     /// The device has no memory left.
     #[error("out of device memory for {what} ({bytes} bytes); a smaller context or fewer bits per weight need less")]
     OutOfMemory {
@@ -102,6 +97,13 @@ pub enum Error {
         /// The buffer, kernel or work.
         what: String,
         /// What the interface says.
+        why: String,
+    },
+
+    /// What an answer is restricted to cannot be met.
+    #[error("the answer cannot be restricted as asked: {why}")]
+    Mask {
+        /// What is wrong.
         why: String,
     },
 

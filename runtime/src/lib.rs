@@ -5,6 +5,7 @@ pub mod chat;
 mod clock;
 pub mod conversation;
 pub mod device;
+pub mod engine;
 mod error;
 pub mod executor;
 pub mod image;

@@ -1,20 +1,11 @@
 //! The processor: the same plans, by native kernels.
 //!
-//! - [`lanes`]: sixteen lanes of arithmetic, one file for each instruction set;
-//! - `kernels`: what steps compute, written once over lanes;
-//! - `pool`: threads that stay, with barriers that spin and then yield;
-//! - `memory`: buffers, and weights where they lie in the bundle's mapping;
-//! - `program`: a plan bound to all of these.
+//! Kernels, threads and memory are the crate `dwindle-native`; `program` binds a plan to them.
 //!
 //! Results do not depend on the number of threads. Codes of 3 to 8 bits are multiplied with activations rounded to 8
-//! bits, see `kernels/matmul/quantize.rs`; all else is f32.
+//! bits, see `kernels/matmul/quantize.rs` there; all else is f32.
 
-mod kernels;
-pub mod lanes;
-mod memory;
-mod pool;
 mod program;
-mod topology;
 #[cfg(any(test, fuzzing))]
 pub mod trial;
 
@@ -22,13 +13,13 @@ use std::sync::Arc;
 
 use dwindle_bundle::Plan;
 
-pub use lanes::isa::InstructionSet;
+pub use dwindle_native::InstructionSet;
+pub use dwindle_native::topology::default_threads;
 pub use program::Program;
-pub use topology::default_threads;
 
 use super::{Device, Entries};
 use crate::Error;
-use pool::Pool;
+use dwindle_native::pool::Pool;
 
 /// The environment variable that names an [`InstructionSet`].
 pub const VARIABLE: &str = "DWINDLE_CPU";
@@ -57,7 +48,7 @@ impl Cpu {
     pub fn open(options: &Options) -> Result<Cpu, Error> {
         let wanted = options.instruction_set.clone().or_else(|| std::env::var(VARIABLE).ok());
         let set = InstructionSet::choose(wanted.as_deref())?;
-        let pool = Pool::new(options.threads.unwrap_or_else(topology::default_threads));
+        let pool = Pool::new(options.threads.unwrap_or_else(default_threads));
         tracing::debug!(threads = pool.members(), %set, "processor opened");
         Ok(Cpu { pool: Arc::new(pool), set })
     }

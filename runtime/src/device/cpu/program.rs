@@ -6,10 +6,11 @@ use dwindle_bundle::native::NativeKernel;
 use dwindle_bundle::{Buffer, BufferKind, Call, Code, Plan, Step as PlanStep, room};
 
 use super::Cpu;
-use super::kernels::{self, Run, Step};
-use super::memory::{ALIGNMENT, Memory, View};
 use crate::Error;
 use crate::device::{self, Entries};
+use dwindle_native::kernels::{self, Run, Step};
+use dwindle_native::memory::{ALIGNMENT, Memory, View};
+use dwindle_native::pool::Member;
 
 /// Bytes of weights copied at a time, where they are copied.
 const CHUNK: usize = 4 << 20;
@@ -230,15 +231,16 @@ impl device::Program for Program {
         let not_prepared = || Error::Plan { why: format!("function `{function}` is not prepared") };
         let steps = self.functions.get(function).ok_or_else(not_prepared)?;
         for step in steps {
-            let bytes: Vec<usize> = step.views.iter().map(View::len).collect();
+            let bytes: Vec<usize> = step.views.iter().map(View::byte_len).collect();
             kernels::check_call(&step.kernel, call, &bytes)
                 .map_err(|why| Error::Call { function: function.to_owned(), why })?;
         }
         let scratch = self.scratch.as_ref().ok_or_else(not_prepared)?.whole();
         let set = self.cpu.instruction_set();
-        let job = |member: &super::pool::Member<'_>| {
+        let job = |member: &Member<'_>| {
             for step in steps {
-                kernels::run(&Run { step, call, member, scratch, set });
+                // SAFETY: `bind` compared the views with what the kernel needs, and `check_call` the call; the set is available.
+                unsafe { kernels::run(&Run { step, call, member, scratch, set }) };
                 member.barrier();
             }
         };

@@ -11,7 +11,9 @@ use dwindle_bundle::{
     Access, Binding, Buffer, BufferKind, Call, Code, Entry, Extent, Function as PlanFunction, Kernel, Plan, Step,
 };
 
-use super::{Cpu, InstructionSet, Options, Program, kernels};
+use dwindle_native::kernels;
+
+use super::{Cpu, InstructionSet, Options, Program};
 use crate::device::Program as _;
 
 /// No binding is longer: fuzzing is about shapes, and long rows are slow.

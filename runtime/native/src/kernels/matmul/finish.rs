@@ -2,8 +2,8 @@
 
 use dwindle_bundle::native::{BLOCK_ROWS, MatMul};
 
-use super::super::super::lanes::{LANES, Lanes, math};
 use super::{Bound, Run};
+use crate::lanes::{LANES, Lanes, math};
 
 /// Bias, activation, soft cap, residual: what is done with the sums of 16 rows for rows `t .. t + rows` of x.
 ///

@@ -12,7 +12,7 @@
 use dwindle_bundle::Record;
 use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
 
-use super::super::super::lanes::{LANES, Lanes};
+use crate::lanes::{LANES, Lanes};
 
 /// Quantizes a row into a record for codes of `bits` bits with the constant zero `zero`. `x` has the row, then zeros up to whole
 /// groups and [`LANES`] more.

@@ -12,12 +12,12 @@ use std::arch::x86_64::*;
 
 use dwindle_bundle::native::{BLOCK_ROWS, CODES_3BIT, MatMul, ORDER_3BIT, Unit};
 
-use super::super::super::lanes::LANES;
-use super::super::super::lanes::amx::{TILE_BYTES, TILE_DEPTH, TILE_ROWS, Tiles};
-use super::super::super::lanes::avx512::Avx512;
 use super::block::{Block, Second, joined};
 use super::finish::finish;
 use super::{Bound, Run, borrow};
+use crate::lanes::LANES;
+use crate::lanes::amx::{TILE_BYTES, TILE_DEPTH, TILE_ROWS, Tiles};
+use crate::lanes::avx512::Avx512;
 
 /// Rows from which on unpacking the matrix to bf16 is worth it.
 pub const LEAST_ROWS: usize = 24;

@@ -2,8 +2,8 @@
 
 use dwindle_bundle::native::{Elementwise, Function};
 
-use super::super::lanes::{LANES, Lanes, math};
 use super::Run;
+use crate::lanes::{LANES, Lanes, math};
 
 /// The kernel.
 ///

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::super::super::lanes::Lanes;
+use crate::lanes::Lanes;
 
 /// Distances in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //!
 //! A kernel takes shares of its work from the team until none is left. Which member computes a share makes no difference:
 //! each element of a result is computed by one share, in an order that depends on neither the team nor the share's size.
-//! All functions here are unsafe for one reason: the step's views must be as `needs` asks, which
-//! [`Program`](super::Program) checks when it binds the step, and the processor must have the instruction set.
+//! All functions here are unsafe for one reason: the step's views must be as [`needs`] asks, which whoever binds a step
+//! checks, and the processor must have the instruction set.
 
 mod attention;
 mod elementwise;
@@ -20,10 +20,10 @@ mod tests;
 use dwindle_bundle::Call;
 use dwindle_bundle::native::{self, NativeKernel};
 
-use super::lanes::Lanes;
-use super::lanes::isa::{InstructionSet, Work};
-use super::memory::View;
-use super::pool::Member;
+use crate::lanes::Lanes;
+use crate::lanes::isa::{InstructionSet, Work};
+use crate::memory::View;
+use crate::pool::Member;
 
 use local::borrow;
 pub use needs::{Need, check_call, needs};
@@ -58,7 +58,7 @@ impl Run<'_> {
 
     /// The elements of a binding that the step does not write.
     fn read<T: bytemuck::Pod>(&self, binding: usize) -> &[T] {
-        // SAFETY: `needs` says which bindings are only read, and `Program` refuses others that overlap them.
+        // SAFETY: `needs` says which bindings are only read, and [`run`]'s caller refuses others that overlap them.
         unsafe { self.step.views[binding].slice() }
     }
 
@@ -77,7 +77,7 @@ macro_rules! work {
         impl Work for On<'_, native::$spec> {
             #[inline(always)]
             unsafe fn run<L: Lanes>(&self) {
-                // SAFETY: the caller has the instruction set; `Program` checked the views.
+                // SAFETY: the caller has the instruction set; [`run`]'s caller checked the views.
                 unsafe { $run(self.0, self.1) }
             }
         }
@@ -98,7 +98,11 @@ work! {
 }
 
 /// Does the shares of a step that this member gets.
-pub fn run(run: &Run<'_>) {
+///
+/// # Safety
+/// The step's views are as [`needs`] asks and do not overlap where it forbids that, [`check_call`] accepted the call, the scratch
+/// memory is as long as the kernel asks, and the instruction set is available.
+pub unsafe fn run(run: &Run<'_>) {
     match &run.step.kernel {
         NativeKernel::MatMul(spec) => matmul::run(spec, run),
         NativeKernel::Embed(spec) => run.set.run(&On(spec, run)),

@@ -3,7 +3,7 @@
 //! All members of the team have views of the same memory at the same time. What keeps that sound: a step's shares write
 //! different elements, no share reads what another share of the same phase writes, and phases are separated by barriers.
 //! Views of what may be written give cells, which may overlap; plain slices are given only of ranges that no step's
-//! kernel writes, which [`Program`](super::Program) checks when it binds the step.
+//! kernel writes, which is checked when a step is bound.
 
 use std::cell::Cell;
 
@@ -23,7 +23,7 @@ pub enum Memory {
     /// An entry of the bundle, where it lies; never written.
     Entry(SharedEntry),
     /// The last so many bytes of a mapping but its guard.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "guard-pages"))]
     Guarded(MmapRaw, std::ops::Range<usize>),
 }
 
@@ -36,7 +36,7 @@ impl Memory {
 
     /// Zeroed memory of which no byte behind the last can be touched, where the system is asked in a way that is known here; begins at a multiple of 4,
     /// or of [`ALIGNMENT`] where `bytes` is one.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "guard-pages"))]
     pub fn guarded(bytes: usize) -> Option<Memory> {
         // As large as pages are anywhere.
         const GUARD: usize = 64 << 10;
@@ -74,7 +74,7 @@ impl Memory {
         let (first, bytes, writable) = match self {
             Memory::Owned(map) => (map.as_ptr(), map.len(), true),
             Memory::Entry(entry) => (entry.as_ptr(), entry.len(), false),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, feature = "guard-pages"))]
             Memory::Guarded(map, range) => (map.as_ptr().wrapping_add(range.start), range.len(), true),
         };
         View { first, bytes, writable }
@@ -96,7 +96,7 @@ unsafe impl Sync for View {}
 
 impl View {
     /// Bytes of the range.
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         self.bytes
     }
 

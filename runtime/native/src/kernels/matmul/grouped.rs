@@ -3,11 +3,11 @@
 use dwindle_bundle::Record;
 use dwindle_bundle::native::{BLOCK_ROWS, MatMul};
 
-use super::super::super::lanes::isa::Work;
-use super::super::super::lanes::{LANES, Lanes};
 use super::block::{self, Block, Second, unit_words};
 use super::finish::finish;
 use super::{Bound, Run, borrow, share_blocks};
+use crate::lanes::isa::Work;
+use crate::lanes::{LANES, Lanes};
 
 /// Bytes of a tile's activations that a share goes through for all of its blocks before it goes on: half of a first cache.
 const PIECE_BYTES: usize = 16 << 10;

@@ -6,8 +6,8 @@ use dwindle_bundle::native::{
 };
 use half::f16;
 
-use super::super::lanes::{LANES, Lanes};
 use super::Run;
+use crate::lanes::{LANES, Lanes};
 
 /// Row `row` of a matrix in `rows16`, by its bindings, times `factor`.
 fn decode_row(matrix: &Matrix, row: usize, run: &Run<'_>, factor: f32, mut put: impl FnMut(usize, f32)) {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use dwindle_bundle::Record;
 use dwindle_bundle::native::{Unit, Zero};
 
-use super::super::super::lanes::{LANES, Lanes};
 use super::ahead::Ahead;
+use crate::lanes::{LANES, Lanes};
 
 /// The number that groups store after their scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

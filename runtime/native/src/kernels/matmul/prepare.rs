@@ -3,11 +3,11 @@
 use dwindle_bundle::Record;
 use dwindle_bundle::native::MatMul;
 
-use super::super::super::lanes::isa::Work;
-use super::super::super::lanes::{LANES, Lanes};
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::{Bound, Run, borrow, norm, quantize};
+use crate::lanes::isa::Work;
+use crate::lanes::{LANES, Lanes};
 
 /// What the first phase makes of a row of activations.
 #[derive(Clone, Copy)]

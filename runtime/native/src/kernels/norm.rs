@@ -2,8 +2,8 @@
 
 use dwindle_bundle::native::Norm;
 
-use super::super::lanes::{LANES, Lanes};
 use super::{Run, borrow};
+use crate::lanes::{LANES, Lanes};
 
 /// Σ (x - mean)², sixteen sums first.
 ///

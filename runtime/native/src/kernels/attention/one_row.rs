@@ -7,9 +7,9 @@
 use dwindle_bundle::ATTENTION_PIECE as PIECE;
 use dwindle_bundle::native::Attention;
 
-use super::super::super::lanes::{LANES, Lanes, math};
 use super::super::{Run, borrow};
 use super::{Cache, UNSEEN, query, seen};
+use crate::lanes::{LANES, Lanes, math};
 
 /// What is known of a query after a piece: `greatest` score, `total` of weights, then weighted sums.
 struct Query<'a> {

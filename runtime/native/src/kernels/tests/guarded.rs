@@ -1,6 +1,6 @@
 //! Memory behind which nothing can be touched.
 
-use super::super::super::memory::{Memory, View};
+use crate::memory::{Memory, View};
 
 /// Memory, and a view of its last `bytes` bytes, rounded up to whole elements of 4: whoever touches what lies behind them ends the test.
 pub fn guarded(bytes: usize) -> (Memory, View) {

@@ -2,10 +2,10 @@
 
 use dwindle_bundle::native::{BLOCK_ROWS, Float, MatMul};
 
-use super::super::super::lanes::isa::Work;
-use super::super::super::lanes::{LANES, Lanes};
 use super::finish::finish;
 use super::{Bound, Run, share_blocks};
+use crate::lanes::isa::Work;
+use crate::lanes::{LANES, Lanes};
 
 /// The second phase for floats.
 pub struct Plain<'a> {

@@ -9,8 +9,8 @@ mod one_row;
 
 use dwindle_bundle::native::{Attention, Columns, Float};
 
-use super::super::lanes::{LANES, Lanes};
 use super::Run;
+use crate::lanes::{LANES, Lanes};
 
 /// A score that is less than any other: of keys that a query does not see.
 const UNSEEN: f32 = -1e30;

@@ -2,8 +2,8 @@
 
 use dwindle_bundle::native::{Rope, RopeWriteKv};
 
-use super::super::lanes::Lanes;
 use super::{Run, borrow, rows};
+use crate::lanes::Lanes;
 
 /// cos then sin of the angles of a position, times `magnitude`.
 fn angles(position: u64, frequencies: &[f32], magnitude: f32, out: &mut [f32]) {

@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::Lanes;
 use super::portable::Portable;
-use crate::Error;
 
 /// What is done with some instruction set.
 pub trait Work {
@@ -16,6 +15,16 @@ pub trait Work {
     /// # Safety
     /// The processor has the instruction set of `L`.
     unsafe fn run<L: Lanes>(&self);
+}
+
+/// The processor lacks the instruction set that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are no kernels for `{wanted}` on this processor; there are: {}", available.join(", "))]
+pub struct Unavailable {
+    /// Its name.
+    pub wanted: String,
+    /// Names of those that can be used.
+    pub available: Vec<String>,
 }
 
 /// An instruction set that kernels exist for.
@@ -102,14 +111,14 @@ impl InstructionSet {
     /// The best there is, or the one called `wanted`.
     ///
     /// # Errors
-    /// [`Error::InstructionSet`] where that is unknown or not available.
-    pub fn choose(wanted: Option<&str>) -> Result<InstructionSet, Error> {
+    /// [`Unavailable`], also where it is unknown.
+    pub fn choose(wanted: Option<&str>) -> Result<InstructionSet, Unavailable> {
         let available: Vec<_> = Self::ALL.into_iter().filter(|set| set.is_available()).collect();
         match wanted {
             None => Ok(available.last().copied().unwrap_or(InstructionSet::Portable)),
             Some(name) => available.iter().find(|set| set.name() == name).copied().ok_or_else(|| {
                 let available = available.iter().map(|set| set.name().to_owned()).collect();
-                Error::InstructionSet { wanted: name.to_owned(), available }
+                Unavailable { wanted: name.to_owned(), available }
             }),
         }
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
-use super::super::lanes::LANES;
+use crate::lanes::LANES;
 
 /// Sixteen values in one cache line: no vector that begins at a multiple of 16 crosses into another.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

@@ -5,9 +5,9 @@
 
 use dwindle_bundle::native::Attention;
 
-use super::super::super::lanes::{LANES, Lanes, math};
 use super::super::{Run, borrow};
 use super::{Cache, UNSEEN, query, seen};
+use crate::lanes::{LANES, Lanes, math};
 
 /// Queries of a share: two registers of 16 lanes.
 const QUERIES: usize = 2 * LANES;
