@@ -67,18 +67,21 @@ unsafe fn prepare<L: Lanes>(
             break;
         }
         for t in first..first + side_by_side {
-            // The last tile is filled with its last row, whose further results are dropped.
-            let from = (t / terms).min(rows - 1);
-            row[..k].copy_from_slice(&x[from * k..][..k]);
             // SAFETY: row `t` of the scratch memory is written by this share alone; sizes are those of `NativeKernel::scratch_bytes`.
             unsafe {
-                if let Some(eps) = spec.rms_norm {
-                    norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);
+                if t % terms == 0 {
+                    // The last tile is filled with its last row, whose further results are dropped.
+                    let from = (t / terms).min(rows - 1);
+                    row[..k].copy_from_slice(&x[from * k..][..k]);
+                    if let Some(eps) = spec.rms_norm {
+                        norm::rms::<L>(&mut row[..k], &run.read::<f32>(bound.norm)[..k], eps);
+                    }
                 }
                 let to = scratch.cells::<u8>().as_ptr() as *mut u8;
                 match prepared {
                     Prepared::Quantized { record, bits, zero, .. } => {
                         if t % terms == 1 {
+                            // The row is still what the first record was made of: shares have both records of a row.
                             quantize::keep_rest::<L>(record, row);
                         }
                         quantize::quantize::<L>(record, bits, zero, row, words.as_mut_ptr().cast());

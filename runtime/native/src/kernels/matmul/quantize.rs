@@ -99,20 +99,19 @@ unsafe fn range<L: Lanes>(values: &[f32]) -> (f32, f32) {
     }
 }
 
-/// The greatest of 16 lanes that are not negative.
+/// The greatest of 16 lanes.
 #[inline(always)]
-unsafe fn of_lanes<L: Lanes>(x: L::F) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
+unsafe fn of_lanes<L: Lanes>(mut x: L::F) -> f32 {
     // SAFETY: the caller's promise.
-    unsafe { L::store(lanes.as_mut_ptr(), x) };
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] = if lanes[i] > lanes[i + half] { lanes[i] } else { lanes[i + half] };
+    unsafe {
+        for _ in 0..LANES.ilog2() {
+            let (even, odd) = L::deinterleave(x, x);
+            x = L::max(even, odd);
         }
-        half /= 2;
+        let mut lanes = [0.0_f32; LANES];
+        L::store(lanes.as_mut_ptr(), x);
+        lanes[0]
     }
-    lanes[0]
 }
 
 /// Codes for 8 bits, as they come, and their sum.
