@@ -11,7 +11,7 @@ pub const RECORD_ROWS: usize = 8;
 
 /// Calls of at most so many rows round activations to 16 bits, as the sum of two records: weights come from memory then, and
 /// products are not what takes time.
-pub const FINE_ROWS: usize = 16;
+pub const FINE_ROWS: usize = 23;
 
 /// Rows of a tile of activations in bf16.
 pub const TILE_ROWS: usize = 16;
