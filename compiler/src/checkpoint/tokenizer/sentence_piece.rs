@@ -224,4 +224,3 @@ fn escaped(text: &str) -> String {
     }
     pattern
 }
-
