@@ -206,7 +206,7 @@ fn wrong_calls_are_refused() {
     );
     // None of this leaves the executor unusable.
     executor.run("prefill", call(1, 0, 0)).unwrap();
-    executor.wait().unwrap();
+    executor.workspace.wait().unwrap();
 }
 
 #[track_caller]

@@ -221,9 +221,10 @@ impl Workspace {
         let needs = check_step(plan, step, &kernel, max_rows)?;
         let mut views = Vec::with_capacity(needs.len());
         for (index, (range, need)) in step.bindings.iter().zip(&needs).enumerate() {
-            let find = |buffers: &'_ [Option<Memory>]| buffers.get(range.buffer as usize).and_then(Option::as_ref);
-            let own = [&self.buffers, &states.buffers].into_iter().find_map(|buffers| find(buffers));
-            let view = own.or_else(|| find(&weights.buffers)).and_then(|memory| memory.view(range.offset, range.bytes)).ok_or_else(|| {
+            let [work, state, weight] = [&self.buffers, &states.buffers, &weights.buffers]
+                .map(|buffers| buffers.get(range.buffer as usize).and_then(Option::as_ref));
+            let own = work.or(state);
+            let view = own.or(weight).and_then(|memory| memory.view(range.offset, range.bytes)).ok_or_else(|| {
                 fail(format!("binds {} bytes at {} of buffer {}", range.bytes, range.offset, range.buffer))
             })?;
             // Other calls may read them at the same time, also where they are a copy.
