@@ -29,7 +29,8 @@ export async function openBrowser() {
 export async function openPage(browser, url, options = DESKTOP) {
   const context = await browser.newContext({ ...options, serviceWorkers: options.serviceWorkers ?? "block" });
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  // A busy machine of a CI takes its time.
+  page.setDefaultTimeout(60_000);
   const seen = { errors: /** @type {string[]} */ ([]), foreign: /** @type {string[]} */ ([]) };
   const origin = new URL(url).origin;
   page.on("pageerror", (error) => seen.errors.push(String(error)));

@@ -104,7 +104,7 @@ function script(text, pictures, slow) {
   const pause = slow ? 45 : 4;
   if (/markdown/i.test(text)) return { text: MARKDOWN, pause };
   if (/attack/i.test(text)) return { text: ATTACK, pause };
-  if (/long story/i.test(text)) return { text: STORY.repeat(40), pause: 25 };
+  if (/long story/i.test(text)) return { text: `${STORY.trim()}\n\n`.repeat(60), pause: 25 };
   if (/longest length/i.test(text)) return { text: STORY, pause, finish: "length" };
   if (/break in the middle/i.test(text)) return { text: STORY, pause, error: { message: "The device was lost.", type: "server_error", param: null, code: null } };
   if (/hang up/i.test(text)) return { text: STORY, pause, hangUp: true };
