@@ -16,7 +16,7 @@ export async function openBrowser() {
   const root = process.getuid?.() === 0;
   return chromium.launch({
     executablePath,
-    args: [...(root ? ["--no-sandbox"] : []), "--disable-dev-shm-usage", `--host-resolver-rules=MAP ${HOME} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`],
+    args: [...(root ? ["--no-sandbox"] : []), "--disable-dev-shm-usage", "--disable-gpu", "--disable-extensions", `--host-resolver-rules=MAP ${HOME} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`],
   });
 }
 
