@@ -23,11 +23,14 @@ after(async () => {
 async function check(page, view) {
   // Half-faded colours have half the contrast.
   await page.waitForTimeout(300);
-  const violations = await page.evaluate(async () => {
-    const { violations } = await globalThis.axe.run(document, { resultTypes: ["violations"] });
-    return violations.flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.target.join(" ")} ${node.failureSummary?.split("\n")[1] ?? ""}`));
+  const { found: violations, passed } = await page.evaluate(async () => {
+    const { violations, passes } = await globalThis.axe.run(document, { resultTypes: ["violations"] });
+    const found = violations.flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.target.join(" ")} ${node.failureSummary?.split("\n")[1] ?? ""}`));
+    return { found, passed: passes.map(({ id }) => id) };
   });
   assert.deepEqual(violations, [], view);
+  // Rules that have something to look at on every view.
+  for (const rule of ["color-contrast", "document-title", "landmark-one-main"]) assert.ok(passed.includes(rule), `${view}: ${rule} was looked at`);
 }
 
 for (const colorScheme of /** @type {const} */ (["light", "dark"])) {

@@ -181,7 +181,7 @@ test("a message is edited and sent again", async (t) => {
   assert.equal(await answers.count(), 1);
   assert.deepEqual(bodies[2].messages, [{ role: "user", content: "My name is Ben." }]);
   await page.getByText("My name is Ben.", { exact: true }).last().waitFor();
-  assert.equal(await page.getByText("What is my name?").count(), 0);
+  assert.equal(await page.locator("#thread").getByText("What is my name?").count(), 0);
 });
 
 test("instructions and sampling reach the server, and stay", async (t) => {
