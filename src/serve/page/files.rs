@@ -1,0 +1,6 @@
+//! The files of the page.
+
+use super::File;
+
+/// All of them.
+pub const FILES: &[File] = &[];
