@@ -1,0 +1,2 @@
+// Imported for its global, DOMPurify.
+export {};
