@@ -12,9 +12,10 @@ use anyhow::{Result, ensure};
 use dwindle_bundle::{BufferKind, Model};
 use dwindle_compiler::target::TargetName;
 use dwindle_runtime::device::cpu;
-use dwindle_runtime::{Executor, Session};
+use dwindle_runtime::{Executor, Model as Loaded};
 use serde_json::{Value, json};
 
+use self::measure::Bench;
 use self::subject::Subject;
 use crate::device::Device;
 use crate::memory;
@@ -105,18 +106,19 @@ fn measure(options: &Options, subject: Subject) -> Result<Value> {
     if let Some(moment) = &moment {
         dwindle_runtime::budget::check(moment, device.place())?;
     }
-    let mut session = Session::new(Executor::new(&*device, &model.plan, bundle)?, model)?;
-    session.executor().wait()?;
+    let executor = Executor::new(&*device, &model.plan, bundle)?;
+    let mut bench = Bench::new(&Loaded::new(executor, model)?)?;
+    bench.workspace.wait()?;
     let loaded = opening + started.elapsed();
-    let first_prompt = measure::first_token(&mut session, model)?;
-    measure::verify(&mut session, model)?;
+    let first_prompt = measure::first_token(&mut bench, model)?;
+    measure::verify(&mut bench, model)?;
     let prefill = |&tokens: &u32| {
-        let rates = measure::prefill(&mut session, model, tokens, options.reps)?;
+        let rates = measure::prefill(&mut bench, model, tokens, options.reps)?;
         Ok(json!({ "tokens": tokens, "tokens_per_second": rates }))
     };
     let prefill = options.prompt_tokens.iter().map(prefill).collect::<Result<Vec<_>>>()?;
-    let decode = measure::decode(&mut session, model, options.gen_tokens, options.reps)?;
-    let image = model.image.as_ref().map(|input| measure::image(&mut session, input, options.reps)).transpose()?;
+    let decode = measure::decode(&mut bench, model, options.gen_tokens, options.reps)?;
+    let image = model.image.as_ref().map(|input| measure::image(&mut bench, input, options.reps)).transpose()?;
 
     // Memory is read before the bandwidth's buffer adds to it.
     let (peak, anonymous) = (memory::peak_bytes(), memory::anonymous_bytes());

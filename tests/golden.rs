@@ -12,7 +12,7 @@ use dwindle_compiler::target::TargetName;
 use dwindle_quant::Method;
 use dwindle_runtime::device::Options;
 use dwindle_runtime::image::Picture;
-use dwindle_runtime::{Executor, Row, Scorer, Session};
+use dwindle_runtime::{Executor, Lane, Model, Row, Scorer, Sequence, Workspace};
 use dwindle_schemes::Scheme;
 
 use crate::workbench::{golden, targets};
@@ -53,8 +53,10 @@ fn executor(bundle: &Bundle) -> Executor {
     Executor::new(&*device, &bundle.manifest().models[0].plan, bundle).unwrap()
 }
 
-fn session(bundle: &Bundle) -> Session {
-    Session::new(executor(bundle), &bundle.manifest().models[0]).unwrap()
+/// A sequence of its model, and what calls work in.
+fn sequence(bundle: &Bundle) -> (Sequence, Workspace) {
+    let model = Model::new(executor(bundle), &bundle.manifest().models[0]).unwrap();
+    (model.sequence().unwrap(), model.workspace().unwrap())
 }
 
 /// What transformers computed for a golden checkpoint.
@@ -109,11 +111,13 @@ fn hidden_states_and_logits_on(target: TargetName) {
     for name in TEXT {
         let expected = Expected::of(&golden(name));
         let bundle = compiled(name, "q0f32", true, target);
-        let mut executor = executor(&bundle);
+        let executor = executor(&bundle);
+        let (mut states, mut workspace) = (executor.states().unwrap(), executor.workspace().unwrap());
         let tokens = expected.tokens("input_ids");
         let count = tokens.len() as u32;
-        executor.write_input("score", "tokens", &tokens).unwrap();
-        executor.run("score", Call { rows: count, ..Call::default() }).unwrap();
+        executor.write_input("score", "tokens", &tokens, &*workspace).unwrap();
+        let mut lane = Lane { states: &mut *states, workspace: &mut *workspace };
+        executor.run("score", Call { rows: count, ..Call::default() }, &mut lane).unwrap();
         // Layer by layer, so that the first that differs is named.
         for layer in 0.. {
             let key = format!("hidden.{layer}");
@@ -121,10 +125,10 @@ fn hidden_states_and_logits_on(target: TargetName) {
                 assert!(layer > 2, "{name} has hidden states");
                 break;
             }
-            let hidden = executor.read_output::<f32>("score", &key, count).unwrap();
+            let hidden = executor.read_output::<f32>("score", &key, count, &mut *workspace).unwrap();
             assert_close(&format!("{name} {key} {target}"), &hidden, &expected.floats(&key), LOGITS);
         }
-        let logits = executor.read_output::<f32>("score", "logits", count).unwrap();
+        let logits = executor.read_output::<f32>("score", "logits", count, &mut *workspace).unwrap();
         assert_close(&format!("{name} logits"), &logits, &expected.floats("logits"), LOGITS);
     }
 }
@@ -137,11 +141,11 @@ fn greedy_tokens() {
 fn greedy_tokens_on(target: TargetName) {
     for name in TEXT {
         let expected = Expected::of(&golden(name));
-        let mut session = session(&compiled(name, "q0f32", false, target));
-        let mut next = argmax(session.prefill(&rows(&expected.tokens("input_ids"))).unwrap());
+        let (mut sequence, mut workspace) = sequence(&compiled(name, "q0f32", false, target));
+        let mut next = argmax(sequence.prefill(&rows(&expected.tokens("input_ids")), &mut workspace).unwrap());
         let mut tokens = vec![next];
         while tokens.len() < 16 {
-            next = argmax(session.decode(next).unwrap());
+            next = argmax(sequence.decode(next, &mut workspace).unwrap());
             tokens.push(next);
         }
         assert_eq!(tokens, expected.tokens("greedy_ids"), "{name}");
@@ -157,19 +161,19 @@ fn chunks_and_single_tokens() {
 fn chunks_and_single_tokens_on(target: TargetName) {
     for name in TEXT {
         let tokens = Expected::of(&golden(name)).tokens("input_ids");
-        let mut session = session(&compiled(name, "q0f32", false, target));
-        let whole = session.prefill(&rows(&tokens)).unwrap().to_vec();
+        let (mut sequence, mut workspace) = sequence(&compiled(name, "q0f32", false, target));
+        let whole = sequence.prefill(&rows(&tokens), &mut workspace).unwrap().to_vec();
         for chunk in [1, 7, 16, 47] {
-            session.reset();
-            let logits = session.prefill_by(chunk, &rows(&tokens)).unwrap();
+            sequence.reset();
+            let logits = sequence.prefill_by(chunk, &rows(&tokens), &mut workspace).unwrap();
             assert_close(&format!("{name} in chunks of {chunk}"), logits, &whole, CHUNKS);
         }
-        session.reset();
+        sequence.reset();
         let (last, first) = tokens.split_last().unwrap();
         for &token in first {
-            session.decode(token).unwrap();
+            sequence.decode(token, &mut workspace).unwrap();
         }
-        assert_close(&format!("{name} token by token"), session.decode(*last).unwrap(), &whole, CHUNKS);
+        assert_close(&format!("{name} token by token"), sequence.decode(*last, &mut workspace).unwrap(), &whole, CHUNKS);
     }
 }
 
@@ -237,16 +241,16 @@ fn image_features() {
 fn check_features(model: &str, names: &[&str], target: TargetName) {
     let expected = Expected::of(&golden(model));
     let bundle = compiled(model, "q0f32", true, target);
-    let mut session = session(&bundle);
+    let (mut sequence, mut workspace) = sequence(&bundle);
     for name in names {
         let pixels = expected.floats(&format!("{name}.pixel_values"));
         let wanted = expected.floats(&format!("{name}.projected"));
         let tiles = expected.0.tensor(&format!("{name}.projected")).unwrap().shape[0];
         for tile in 0..tiles {
             let part = pixels.chunks(pixels.len() / tiles).nth(tile).unwrap();
-            session.encode_tile(tile as u32, part).unwrap();
+            sequence.encode_tile(tile as u32, part, &mut workspace).unwrap();
             let rows = (wanted.len() / tiles / 64) as u32;
-            let features = session.executor().read_output::<f32>("encode_image", "projected", rows).unwrap();
+            let features = sequence.model().executor().read_output::<f32>("encode_image", "projected", rows, workspace.memory()).unwrap();
             let wanted = wanted.chunks(wanted.len() / tiles).nth(tile).unwrap();
             assert_close(&format!("{model} {name} tile {tile}"), &features, wanted, LOGITS);
         }

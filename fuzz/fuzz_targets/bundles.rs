@@ -7,8 +7,8 @@ use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
 use dwindle_bundle::{Bundle, Call, MANIFEST_ENTRY};
-use dwindle_runtime::Executor;
 use dwindle_runtime::device::cpu::{Cpu, Options};
+use dwindle_runtime::{Executor, Lane};
 use libfuzzer_sys::fuzz_target;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -49,10 +49,12 @@ fuzz_target!(|bytes: &[u8]| {
             if model.memory.total() > MAX_BYTES {
                 continue;
             }
-            let Ok(mut executor) = Executor::new(&cpu(), &model.plan, &bundle) else { continue };
+            let Ok(executor) = Executor::new(&cpu(), &model.plan, &bundle) else { continue };
+            let (Ok(mut states), Ok(mut workspace)) = (executor.states(), executor.workspace()) else { continue };
+            let mut lane = Lane { states: &mut *states, workspace: &mut *workspace };
             for (name, function) in &model.plan.functions {
                 for rows in [1, function.max_rows] {
-                    let _ = executor.run(name, Call { rows, position: 0, tile: 0 });
+                    let _ = executor.run(name, Call { rows, position: 0, tile: 0 }, &mut lane);
                 }
             }
         }

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use dwindle_bundle::native::{Float, Layout, MatMul, Matrix, NativeKernel, Storage, Zero};
 use dwindle_bundle::{Access, Binding, Buffer, BufferKind, Call, Extent, Function, Kernel, Plan, Port, PortType, Step};
-use dwindle_runtime::Executor;
-use dwindle_runtime::device::Device;
+use dwindle_runtime::device::{Device, Workspace};
 use dwindle_runtime::device::cpu::{Cpu, Options};
+use dwindle_runtime::{Executor, Lane};
 
 /// Weights that a round goes through, so that they come from memory and not from a cache.
 const WEIGHT_BYTES: u64 = 256 << 20;
@@ -142,24 +142,30 @@ fn main() {
         for (name, storage) in formats().into_iter().filter(|(name, _)| is_wanted(name)) {
             for (n, k) in SHAPES {
                 let (plan, entries, count) = plan(storage, n, k);
-                let mut executor = Executor::new(&cpu, &plan, &entries).expect("the plan is sound");
+                let executor = Executor::new(&cpu, &plan, &entries).expect("the plan is sound");
                 drop(entries);
+                let mut states = executor.states().expect("there are none");
+                let mut workspace = executor.workspace().expect("there is memory");
                 let x: Vec<f32> = (0..MANY * k).map(|i| (i % 251) as f32 / 125.0 - 1.0).collect();
-                executor.write_input("run", "x", &x).expect("x fits");
+                executor.write_input("run", "x", &x, &*workspace).expect("x fits");
                 let call = |rows| Call { rows, ..Call::default() };
-                executor.run("run", call(MANY)).expect("it runs");
-                let many = executor.read_output::<f32>("run", "y", 1).expect("y is there");
-                executor.run("run", call(1)).expect("it runs");
-                let one = executor.read_output::<f32>("run", "y", 1).expect("y is there");
+                let mut run = |rows, workspace: &mut dyn Workspace| {
+                    let mut lane = Lane { states: &mut *states, workspace };
+                    executor.run("run", call(rows), &mut lane).expect("it runs");
+                };
+                run(MANY, &mut *workspace);
+                let many = executor.read_output::<f32>("run", "y", 1, &mut *workspace).expect("y is there");
+                run(1, &mut *workspace);
+                let one = executor.read_output::<f32>("run", "y", 1, &mut *workspace).expect("y is there");
                 // Tile registers multiply many rows in bf16.
                 let tolerance = if cpu.instruction_set().has_tiles() { 0.02 } else { 0.0 };
                 let most = one.iter().fold(0.0_f32, |most, y| most.max(y.abs()));
                 let agree = one.iter().zip(&many).all(|(one, many)| (one - many).abs() <= tolerance * most);
                 assert!(agree && most.is_finite(), "one row and many disagree");
 
-                let single = median(|| executor.run("run", call(1)).expect("it runs"));
+                let single = median(|| run(1, &mut *workspace));
                 let bytes = (count * storage.bytes(n, k).expect("as before").iter().sum::<u64>()) as f64;
-                let all = median(|| executor.run("run", call(MANY)).expect("it runs"));
+                let all = median(|| run(MANY, &mut *workspace));
                 let operations = 2.0 * (count * u64::from(n) * u64::from(k) * u64::from(MANY)) as f64;
                 println!(
                     "  {name:<11} {n:>5} x {k:<5}  1 row {:5.1} GB/s ({:3.0} %)  {MANY} rows {:6.0} GOP/s",

@@ -25,6 +25,9 @@ pub enum Error {
     /// A conversation asks for what its models cannot do.
     #[error(transparent)]
     Chat(#[from] crate::chat::Error),
+    /// A conversation's file is.
+    #[error(transparent)]
+    Saved(#[from] crate::engine::SavedError),
 
     /// There is no device to run on.
     #[error(

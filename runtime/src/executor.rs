@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use dwindle_bundle::{Buffer, Call, Extent, Function, Plan, Port, PortType};
 
 use crate::Error;
-use crate::device::{Device, Entries, Program};
+use crate::device::{self, Device, Entries, Program};
 
 /// An element of a port.
 pub trait Element: Pod {
@@ -24,21 +24,34 @@ impl Element for i32 {
     const TYPE: PortType = PortType::I32;
 }
 
-/// A plan on a device. Calls are done in the order in which they are made; only reading waits for them.
+/// What lasts from call to call of one sequence.
+pub type States = Box<dyn device::States>;
+
+/// A plan on a device: kernels and weights. Calls of one [`Lane`] are done in the order in which they are made; only reading waits for
+/// them.
 #[derive(Debug)]
 pub struct Executor {
     plan: Plan,
     program: Box<dyn Program>,
 }
 
+/// What a call changes.
+#[derive(Debug)]
+pub struct Lane<'a> {
+    /// The sequence's states.
+    pub states: &'a mut dyn device::States,
+    /// What the call works in.
+    pub workspace: &'a mut dyn device::Workspace,
+}
+
 impl Executor {
-    /// Puts a plan on a device: buffers are allocated and weights uploaded. `entries` are not needed afterwards.
+    /// Puts a plan on a device, with its weights. `entries` are not needed afterwards.
     ///
     /// # Errors
     /// [`Error::Plan`] where the plan contradicts itself, [`Error::Bundle`] where an entry is damaged,
     /// [`Error::OutOfMemory`] with the buffer that did not fit.
     pub fn new(device: &(impl Device + ?Sized), plan: &Plan, entries: &dyn Entries) -> Result<Executor, Error> {
-        let mut executor = Executor::unloaded(device, plan, entries)?;
+        let executor = Executor::unloaded(device, plan, entries)?;
         executor.load(entries)?;
         Ok(executor)
     }
@@ -52,20 +65,37 @@ impl Executor {
         Ok(Executor { plan: plan.clone(), program: device.program(plan, entries)? })
     }
 
-    /// Allocates what is not there of the plan's buffers, and uploads weights.
+    /// Brings weights in, if they are not there.
     ///
     /// # Errors
     /// [`Error::Bundle`] where an entry is damaged, [`Error::OutOfMemory`] with the buffer that did not fit.
-    pub fn load(&mut self, entries: &dyn Entries) -> Result<(), Error> {
+    pub fn load(&self, entries: &dyn Entries) -> Result<(), Error> {
         self.program.load(&self.plan, entries)
     }
 
-    /// Gives memory back until [`Executor::load`]: all, or all but states. Calls fail meanwhile.
+    /// Gives the memory of weights back until [`Executor::load`]; calls fail meanwhile. Workspaces are dropped before: they hold
+    /// what they have bound.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
-    pub fn unload(&mut self, keep_states: bool) -> Result<(), Error> {
-        self.program.unload(&self.plan, keep_states)
+    pub fn unload(&self) -> Result<(), Error> {
+        self.program.unload()
+    }
+
+    /// States of a sequence that has not begun, zeroed.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the buffer that did not fit.
+    pub fn states(&self) -> Result<States, Error> {
+        self.program.states(&self.plan)
+    }
+
+    /// Memory for calls to work in, one at a time.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the buffer that did not fit.
+    pub fn workspace(&self) -> Result<Box<dyn device::Workspace>, Error> {
+        self.program.workspace(&self.plan)
     }
 
     /// The plan.
@@ -73,20 +103,26 @@ impl Executor {
         &self.plan
     }
 
-    /// Compiles the kernels of a function, so that its first call need not.
+    /// Compiles the kernels of a function and binds it, so that its first call need not.
     ///
     /// # Errors
     /// [`Error::NoFunction`]; [`Error::Refused`] with the kernel that the device does not take.
-    pub fn prepare(&mut self, function: &str) -> Result<(), Error> {
+    pub fn prepare(&self, function: &str, lane: &mut Lane<'_>) -> Result<(), Error> {
         let steps = &find(&self.plan, function)?.steps;
-        self.program.prepare(&self.plan, function, steps)
+        lane.workspace.prepare(&self.plan, function, steps, lane.states)
     }
 
     /// Writes an input, `[rows, columns]` of the port; a port with the call's rows takes any number of rows.
     ///
     /// # Errors
     /// [`Error::NoPort`], [`Error::PortType`], [`Error::PortSize`].
-    pub fn write_input<T: Element>(&self, function: &str, port: &str, values: &[T]) -> Result<(), Error> {
+    pub fn write_input<T: Element>(
+        &self,
+        function: &str,
+        port: &str,
+        values: &[T],
+        workspace: &dyn device::Workspace,
+    ) -> Result<(), Error> {
         let at = Place::find::<T>(&self.plan, function, "input", port)?;
         let columns = at.port.columns as usize;
         let rows = values.len().checked_div(columns).unwrap_or(0);
@@ -94,15 +130,15 @@ impl Executor {
             return Err(at.wrong_size(format!("{} values are no rows of {columns}", values.len())));
         }
         at.check_rows(u32::try_from(rows).unwrap_or(u32::MAX))?;
-        self.program.write(at.port.buffer as usize, bytemuck::cast_slice(values))
+        workspace.write(at.port.buffer as usize, bytemuck::cast_slice(values))
     }
 
     /// Starts a call and returns before it is done.
     ///
     /// # Errors
     /// [`Error::NoFunction`]; [`Error::Call`] where rows or grid are out of range; the device's errors.
-    pub fn run(&mut self, function: &str, call: Call) -> Result<(), Error> {
-        self.submit(function, call, None)
+    pub fn run(&self, function: &str, call: Call, lane: &mut Lane<'_>) -> Result<(), Error> {
+        self.submit(function, call, lane, None)
     }
 
     /// Does a call and reads one output of it, `[rows, columns]`, into `values`: one submission, one wait.
@@ -110,46 +146,50 @@ impl Executor {
     /// # Errors
     /// Those of [`Executor::run`] and [`Executor::read_output`].
     pub fn run_and_read<T: Element>(
-        &mut self,
+        &self,
         function: &str,
         call: Call,
+        lane: &mut Lane<'_>,
         port: &str,
         values: &mut Vec<T>,
     ) -> Result<(), Error> {
         let at = Place::find::<T>(&self.plan, function, "output", port)?;
         let bytes = at.check_rows(at.port.rows.unwrap_or(call.rows))?;
         let read = (at.port.buffer as usize, bytes);
-        self.submit(function, call, Some(read))?;
-        self.program.fetch(bytes, &mut |from| replace(values, from))
+        self.submit(function, call, lane, Some(read))?;
+        lane.workspace.fetch(bytes, &mut |from| replace(values, from))
     }
 
     /// The first `rows` rows of an output, `[rows, columns]`, after all calls made so far.
     ///
     /// # Errors
     /// [`Error::NoPort`], [`Error::PortType`], [`Error::PortSize`]; the device's errors.
-    pub fn read_output<T: Element>(&mut self, function: &str, port: &str, rows: u32) -> Result<Vec<T>, Error> {
+    pub fn read_output<T: Element>(
+        &self,
+        function: &str,
+        port: &str,
+        rows: u32,
+        workspace: &mut dyn device::Workspace,
+    ) -> Result<Vec<T>, Error> {
         let at = Place::find::<T>(&self.plan, function, "output", port)?;
         let bytes = at.check_rows(rows)?;
-        let buffer = at.port.buffer as usize;
-        self.program.copy(buffer, bytes)?;
+        workspace.copy(at.port.buffer as usize, bytes)?;
         let mut values = Vec::new();
-        self.program.fetch(bytes, &mut |from| replace(&mut values, from))?;
+        workspace.fetch(bytes, &mut |from| replace(&mut values, from))?;
         Ok(values)
     }
 
-    /// Waits until all calls are done.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`].
-    pub fn wait(&self) -> Result<(), Error> {
-        self.program.wait()
-    }
-
-    fn submit(&mut self, function: &str, call: Call, read: Option<(usize, u64)>) -> Result<(), Error> {
+    fn submit(
+        &self,
+        function: &str,
+        call: Call,
+        lane: &mut Lane<'_>,
+        read: Option<(usize, u64)>,
+    ) -> Result<(), Error> {
         let steps = &find(&self.plan, function)?.steps;
         let grids = grids(&self.plan, function, call, self.program.max_grid())?;
-        self.program.prepare(&self.plan, function, steps)?;
-        self.program.submit(function, call, &grids, read)
+        lane.workspace.prepare(&self.plan, function, steps, lane.states)?;
+        lane.workspace.submit(function, call, &grids, lane.states, read)
     }
 }
 

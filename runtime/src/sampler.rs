@@ -1,7 +1,8 @@
 //! Draws the next token from logits.
 //!
 //! In order, as Hugging Face's transformers does (`generation/logits_process.py`): the repetition penalty, then the
-//! temperature, top-k, top-p and min-p, then one draw from what is left. Ties go to the lower token.
+//! temperature, top-k, top-p and min-p, then one draw from what is left. Ties go to the lower token. Behind the repetition penalty come
+//! those of OpenAI's API: `logit - count · frequency_penalty - (count > 0) · presence_penalty`, counted in the answer alone.
 
 mod random;
 
@@ -28,6 +29,11 @@ pub struct Sampling {
     pub repetition_penalty: f32,
     /// How many of the last tokens the penalty looks at, the prompt's included; `None`: all.
     pub repetition_window: Option<usize>,
+    /// Subtracted from the logits of tokens that the answer has (`presence_penalty` of OpenAI's API); 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Subtracted from the logits of tokens that the answer has, as often as it has them (`frequency_penalty` of OpenAI's API); 0
+    /// changes nothing.
+    pub frequency_penalty: f32,
     /// Where the random numbers begin: the same seed and logits give the same tokens.
     pub seed: u64,
 }
@@ -41,6 +47,8 @@ impl Default for Sampling {
             min_p: 0.0,
             repetition_penalty: 1.0,
             repetition_window: None,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
             seed: 0,
         }
     }
@@ -89,6 +97,7 @@ impl Sampler {
     /// [`Error::Sampling`] with the option that is out of range.
     pub fn new(sampling: Sampling) -> Result<Sampler, Error> {
         let Sampling { temperature, top_p, min_p, repetition_penalty, seed, .. } = sampling;
+        let Sampling { presence_penalty, frequency_penalty, .. } = sampling;
         let check = |option, value: f32, good: bool, expected| match good {
             true => Ok(()),
             false => Err(Error::Sampling { option, value, expected }),
@@ -98,6 +107,8 @@ impl Sampler {
         check("min_p", min_p, (0.0..=1.0).contains(&min_p), "a number from 0 to 1")?;
         let good = repetition_penalty > 0.0 && repetition_penalty.is_finite();
         check("repetition_penalty", repetition_penalty, good, "a number above 0")?;
+        check("presence_penalty", presence_penalty, presence_penalty.is_finite(), "a number")?;
+        check("frequency_penalty", frequency_penalty, frequency_penalty.is_finite(), "a number")?;
         Ok(Sampler {
             sampling,
             random: Random::new(seed),
@@ -112,39 +123,63 @@ impl Sampler {
         &self.sampling
     }
 
-    /// Draws a token from `logits` `[vocab_size]`, given all tokens so far, the prompt's included.
+    /// Draws a token from `logits` `[vocab_size]`, given all tokens so far, the prompt's included; the last `answered` of them are the
+    /// answer's.
     ///
     /// # Errors
     /// [`Error::Logits`] where one is NaN or infinitely great, or none is left.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, Error> {
-        if self.sampling.repetition_penalty == 1.0 {
+    pub fn sample(&mut self, logits: &[f32], history: &[u32], answered: usize) -> Result<u32, Error> {
+        if !self.penalises() {
             return self.draw(logits);
         }
         let mut penalised = std::mem::take(&mut self.penalised);
         penalised.clear();
         penalised.extend_from_slice(logits);
-        self.penalise(&mut penalised, history);
+        self.penalise(&mut penalised, history, answered);
         let token = self.draw(&penalised);
         self.penalised = penalised;
         token
     }
 
-    /// Each token that occurred is penalised once, however often it did.
-    fn penalise(&mut self, logits: &mut [f32], history: &[u32]) {
-        let window = self.sampling.repetition_window.unwrap_or(history.len()).min(history.len());
-        self.seen.clear();
-        self.seen.extend_from_slice(&history[history.len() - window..]);
-        self.seen.sort_unstable();
-        self.seen.dedup();
-        for &token in &self.seen {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                let penalty = self.sampling.repetition_penalty;
-                *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+    /// Whether [`Sampler::penalise`] changes anything.
+    pub fn penalises(&self) -> bool {
+        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
+        repetition_penalty != 1.0 || presence_penalty != 0.0 || frequency_penalty != 0.0
+    }
+
+    /// Makes tokens less likely that occurred; see [`Sampler::sample`].
+    pub fn penalise(&mut self, logits: &mut [f32], history: &[u32], answered: usize) {
+        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
+        let last = |count: usize| &history[history.len() - count.min(history.len())..];
+        // Each token is penalised once, however often it occurred.
+        if repetition_penalty != 1.0 {
+            self.seen.clear();
+            self.seen.extend_from_slice(last(self.sampling.repetition_window.unwrap_or(history.len())));
+            self.seen.sort_unstable();
+            self.seen.dedup();
+            for &token in &self.seen {
+                if let Some(logit) = logits.get_mut(token as usize) {
+                    *logit = if *logit < 0.0 { *logit * repetition_penalty } else { *logit / repetition_penalty };
+                }
+            }
+        }
+        if presence_penalty != 0.0 || frequency_penalty != 0.0 {
+            self.seen.clear();
+            self.seen.extend_from_slice(last(answered));
+            self.seen.sort_unstable();
+            for same in self.seen.chunk_by(|a, b| a == b) {
+                if let Some(logit) = logits.get_mut(same[0] as usize) {
+                    *logit -= same.len() as f32 * frequency_penalty + presence_penalty;
+                }
             }
         }
     }
 
-    fn draw(&mut self, logits: &[f32]) -> Result<u32, Error> {
+    /// Draws a token from `logits` as they are.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn draw(&mut self, logits: &[f32]) -> Result<u32, Error> {
         let best = likeliest(logits)?;
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         if temperature == 0.0 || top_k == 1 || top_p == 0.0 || min_p == 1.0 {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use dwindle_bundle::{Bundle, Model};
 
-use crate::chat::{self, Shown, encode_picture, row};
+use crate::chat::slots::{Shown, by_picture, expand, picture, row};
+use crate::chat::{self, encode_picture};
 use crate::device::{self, Options};
-use crate::image::{Picture, Prepared};
-use crate::{Error, Executor, Row, Session, budget};
+use crate::image::Picture;
+use crate::{Error, Executor, Row, Sequence, Workspace, budget};
 
 /// One model of a bundle, on a device.
 #[derive(Debug)]
 pub struct Scorer {
-    session: Session,
+    sequence: Sequence,
+    workspace: Workspace,
     model: Model,
 }
 
@@ -31,45 +33,49 @@ impl Scorer {
         if let Some(moment) = manifest.memory.alone(&manifest.models, name) {
             budget::check(&moment, device.place())?;
         }
-        let session = Session::new(Executor::new(&*device, &model.plan, bundle)?, model)?;
-        Ok(Scorer { session, model: model.clone() })
+        let loaded = crate::Model::new(Executor::new(&*device, &model.plan, bundle)?, model)?;
+        Ok(Scorer { sequence: loaded.sequence()?, workspace: loaded.workspace()?, model: model.clone() })
     }
 
     /// The logits `[positions, vocab_size]` after each position. Image tokens stand for rows of the pictures, in order: either
     /// one token a picture, which is as many positions as the picture has rows, or as many tokens as rows.
     ///
     /// # Errors
-    /// [`chat::Error`] where tokens and pictures do not fit together; those of session and device.
+    /// [`chat::Error`] where tokens and pictures do not fit together; those of the device.
     pub fn score(&mut self, tokens: &[u32], pictures: &[Picture]) -> Result<Vec<f32>, Error> {
         let image = self.model.image.as_ref();
-        let prepared = match image {
+        let pictures: Vec<Shown> = match image {
             Some(input) => pictures
                 .iter()
-                .map(|picture| Ok(Arc::new(Prepared::new(picture, input)?.shown(pictures.len() > 1))))
-                .collect::<Result<Vec<_>, Error>>()?,
+                .map(|picture| {
+                    let mut shown = Shown::new(Arc::new(picture.clone()), input)?;
+                    shown.show(pictures.len() > 1);
+                    Ok(shown)
+                })
+                .collect::<Result<_, Error>>()?,
             None if pictures.is_empty() => Vec::new(),
             None => return Err(chat::Error::Blind { model: self.model.name.clone(), able: Vec::new() }.into()),
         };
-        let collapsed = collapse(tokens, image.map(|input| input.token), &prepared);
-        let pictures: Vec<Shown> =
-            (0..).zip(&prepared).map(|(number, prepared)| Shown { number, prepared: prepared.clone() }).collect();
-        let (slots, found) = chat::expand(&collapsed, image, &pictures);
+        let collapsed = collapse(tokens, image.map(|input| input.token), &pictures);
+        let (slots, found) = expand(&collapsed, image, &pictures);
         if found != pictures.len() {
             let placeholder = image.map_or("", |input| &input.placeholder).to_owned();
             return Err(chat::Error::Placeholders { found, pictures: pictures.len(), placeholder }.into());
         }
-        let (have, context) = (0, self.session.context());
+        let (have, context) = (0, self.model.context);
         if slots.len() > context as usize {
             return Err(Error::ContextFull { have, need: slots.len(), context });
         }
-        self.session.reset();
+        let (sequence, workspace) = (&mut self.sequence, &mut self.workspace);
+        sequence.reset();
         let mut logits = Vec::new();
-        for (shown, part) in chat::by_picture(&slots) {
-            if let Some(number) = shown {
-                encode_picture(&mut self.session, &prepared[number], || false)?;
+        for (shown, part) in by_picture(&slots) {
+            if let (Some(shown), Some(input)) = (shown.and_then(|hash| picture(hash, &pictures)), image) {
+                let encode = |tile, pixels: &[f32]| sequence.encode_tile(tile, pixels, workspace);
+                encode_picture(encode, &shown.prepare(input)?, || false)?;
             }
             let rows: Vec<Row> = part.iter().map(|&slot| row(slot, image, &pictures)).collect();
-            self.session.score(&rows, |chunk| {
+            sequence.score(&rows, workspace, |chunk| {
                 logits.extend_from_slice(chunk);
                 Ok::<(), Error>(())
             })?;
@@ -79,7 +85,7 @@ impl Scorer {
 }
 
 /// One image token a picture, where `tokens` has one for each of its rows.
-fn collapse(tokens: &[u32], image: Option<u32>, pictures: &[Arc<Prepared>]) -> Vec<u32> {
+fn collapse(tokens: &[u32], image: Option<u32>, pictures: &[Shown]) -> Vec<u32> {
     let rows: usize = pictures.iter().map(|picture| picture.blends().len()).sum();
     let given = tokens.iter().filter(|token| Some(**token) == image).count();
     if given != rows || pictures.is_empty() {

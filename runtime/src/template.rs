@@ -117,10 +117,12 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// A function that was called.
+    Tool,
 }
 
 /// One contribution to a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Who says it.
     pub role: Role,
@@ -128,12 +130,14 @@ pub struct Message {
     pub text: String,
     /// How many pictures go with it; they stand before the text.
     pub pictures: usize,
+    /// What a template can know of it besides: `tool_calls`, `tool_call_id`, `name`.
+    pub fields: Vec<(&'static str, serde_json::Value)>,
 }
 
 impl Message {
     /// A message without pictures.
     pub fn new(role: Role, text: impl Into<String>) -> Message {
-        Message { role, text: text.into(), pictures: 0 }
+        Message { role, text: text.into(), pictures: 0, fields: Vec::new() }
     }
 }
 
@@ -156,6 +160,8 @@ pub struct Template {
     content: Content,
     /// Whether it takes messages of the role `system`.
     system: bool,
+    /// Whether it writes definitions of tools.
+    tools: bool,
 }
 
 const CHAT: &str = "chat template";
@@ -184,13 +190,25 @@ impl Template {
             placeholder: placeholder.map(str::to_owned),
             content: Content::Text,
             system: true,
+            tools: false,
         };
         template.content = template.find_content()?;
         // A template that does not know the role may refuse it or say nothing of it.
         const INSTRUCTION: &str = "Yk3 instruction";
         let messages = [Message::new(Role::System, INSTRUCTION), Message::new(Role::User, PROBE)];
         template.system = template.render(&messages, true).is_ok_and(|text| text.contains(INSTRUCTION));
+        const TOOL: &str = "zq9_probe";
+        let parameters = serde_json::json!({ "type": "object", "properties": {}, "required": [] });
+        let function = serde_json::json!({ "name": TOOL, "description": "A probe.", "parameters": parameters });
+        let tool = serde_json::json!({ "type": "function", "function": function });
+        let asked = template.render_with(&messages[1..], std::slice::from_ref(&tool), true);
+        template.tools = asked.is_ok_and(|text| text.contains(TOOL));
         Ok(template)
+    }
+
+    /// Whether it writes what tools there are: what differs with them is their names at least.
+    pub fn knows_tools(&self) -> bool {
+        self.tools
     }
 
     fn find_content(&mut self) -> Result<Content, Error> {
@@ -229,6 +247,19 @@ impl Template {
     /// # Errors
     /// [`Error::Render`], [`Error::Refused`], [`Error::Endless`].
     pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, Error> {
+        self.render_with(messages, &[], generation_prompt)
+    }
+
+    /// [`Template::render`] with definitions of functions that the model may call, which a template finds in `tools`.
+    ///
+    /// # Errors
+    /// [`Error::Render`], [`Error::Refused`], [`Error::Endless`].
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        generation_prompt: bool,
+    ) -> Result<String, Error> {
         let mut shown: Vec<Message> = Vec::with_capacity(messages.len());
         let mut instructions = String::new();
         for message in messages {
@@ -244,7 +275,7 @@ impl Template {
             }
             shown.push(message);
         }
-        let define = |meter: &Rc<Meter>| self.names(meter, &shown, generation_prompt);
+        let define = |meter: &Rc<Meter>| self.names(meter, &shown, tools, generation_prompt);
         self.program.render(self.now, define).map_err(|error| Error::of_rendering(CHAT, error))
     }
 
@@ -253,6 +284,7 @@ impl Template {
         &self,
         meter: &Rc<Meter>,
         messages: &[Message],
+        tools: &[serde_json::Value],
         generation_prompt: bool,
     ) -> JinjaResult<Vec<(String, Value)>> {
         let mut list = ListBuilder::new(meter)?;
@@ -262,7 +294,7 @@ impl Template {
         let mut names = vec![
             ("messages".to_owned(), list.finish(Kind::List)?),
             ("add_generation_prompt".to_owned(), Value::Bool(generation_prompt)),
-            ("tools".to_owned(), Value::None),
+            ("tools".to_owned(), if tools.is_empty() { Value::None } else { meter.json_list(tools)? }),
             ("documents".to_owned(), Value::None),
         ];
         for (name, text) in &self.special_tokens {
@@ -292,10 +324,14 @@ impl Template {
             Role::System => "system",
             Role::User => "user",
             Role::Assistant => "assistant",
+            Role::Tool => "tool",
         };
         let mut result = Dict::new(meter)?;
         result.insert(meter, meter.str("role")?, meter.str(role)?)?;
         result.insert(meter, meter.str("content")?, content)?;
+        for (name, value) in &message.fields {
+            result.insert(meter, meter.str(name)?, meter.json(value)?)?;
+        }
         Ok(result.finish())
     }
 }

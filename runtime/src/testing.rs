@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use dwindle_bundle::{Access, Binding, Buffer, BufferKind, Code, Extent, Kernel, Plan, Port, PortType, Step, Target};
+use dwindle_bundle::{
+    Access, Binding, Buffer, BufferKind, Call, Code, Extent, Kernel, Plan, Port, PortType, Step, Target,
+};
 
 use crate::Error;
 use crate::device::gpu::{Gpu, Options};
+use crate::executor::{Element, Executor, Lane, States};
+use crate::device;
 
 /// A target that needs these limits.
 pub(crate) fn target(needs: &[(&str, u64)]) -> Target {
@@ -66,6 +70,44 @@ impl Draft {
         let bytes = |buffer: u32| self.plan.buffers[buffer as usize].bytes;
         let bindings = buffers.iter().map(|&buffer| Binding { buffer, offset: 0, bytes: bytes(buffer) }).collect();
         Step { kernel, bindings, grid }
+    }
+}
+
+/// An executor with the states of one sequence and a workspace.
+pub(crate) struct Runner {
+    pub(crate) executor: Executor,
+    pub(crate) states: States,
+    pub(crate) workspace: Box<dyn device::Workspace>,
+}
+
+impl Runner {
+    pub(crate) fn new(device: &dyn device::Device, plan: &Plan, entries: &Memory) -> Result<Runner, Error> {
+        let executor = Executor::new(device, plan, entries)?;
+        Ok(Runner { states: executor.states()?, workspace: executor.workspace()?, executor })
+    }
+
+    pub(crate) fn write_input<T: Element>(&self, function: &str, port: &str, values: &[T]) -> Result<(), Error> {
+        self.executor.write_input(function, port, values, &*self.workspace)
+    }
+
+    pub(crate) fn run(&mut self, function: &str, call: Call) -> Result<(), Error> {
+        let mut lane = Lane { states: &mut *self.states, workspace: &mut *self.workspace };
+        self.executor.run(function, call, &mut lane)
+    }
+
+    pub(crate) fn run_and_read<T: Element>(
+        &mut self,
+        function: &str,
+        call: Call,
+        port: &str,
+        values: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        let mut lane = Lane { states: &mut *self.states, workspace: &mut *self.workspace };
+        self.executor.run_and_read(function, call, &mut lane, port, values)
+    }
+
+    pub(crate) fn read_output<T: Element>(&mut self, function: &str, port: &str, rows: u32) -> Result<Vec<T>, Error> {
+        self.executor.read_output(function, port, rows, &mut *self.workspace)
     }
 }
 

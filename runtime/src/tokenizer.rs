@@ -145,6 +145,21 @@ impl Tokenizer {
         self.inner.token_to_id(text)
     }
 
+    /// The bytes that a token adds to a text that is not empty; a character may be spread over several tokens. Of a special token, its
+    /// text.
+    pub fn token_bytes(&self, token: u32) -> Vec<u8> {
+        let Some(text) = self.inner.id_to_token(token) else { return Vec::new() };
+        if self.is_special(token) {
+            return text.into_bytes();
+        }
+        stream::bytes_of_token(self, token, &text)
+    }
+
+    /// Whether a token is left out of the text of an answer.
+    pub fn is_special(&self, token: u32) -> bool {
+        self.added.tokens.binary_search_by_key(&token, |entry| entry.id).is_ok_and(|at| self.added.tokens[at].special)
+    }
+
     /// The exact text of a token.
     pub fn token_text(&self, token: u32) -> Option<String> {
         self.inner.id_to_token(token)

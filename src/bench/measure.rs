@@ -1,15 +1,36 @@
 //! What is timed, and the check before it that the numbers are worth timing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use dwindle_bundle::{ImageInput, Model};
 use dwindle_runtime::image::{Picture, Prepared};
-use dwindle_runtime::{Row, Session};
+use dwindle_runtime::{Model as Loaded, Row, Sequence, Workspace};
 use serde_json::{Value, json};
 
 /// Tokens of the prompt whose answer's first token is waited for, and that generation follows.
 pub const SHORT_PROMPT: u32 = 8;
+
+/// One sequence of a model, and what its calls work in.
+pub struct Bench {
+    pub sequence: Sequence,
+    pub workspace: Workspace,
+}
+
+impl Bench {
+    pub fn new(model: &Arc<Loaded>) -> Result<Bench> {
+        Ok(Bench { sequence: model.sequence()?, workspace: model.workspace()? })
+    }
+
+    fn prefill(&mut self, rows: &[Row]) -> Result<&[f32]> {
+        Ok(self.sequence.prefill(rows, &mut self.workspace)?)
+    }
+
+    fn decode(&mut self, token: u32) -> Result<&[f32]> {
+        Ok(self.sequence.decode(token, &mut self.workspace)?)
+    }
+}
 
 /// How far the logits of a prompt read at once and read token by token may be apart, as a share of their range: caches of 16
 /// bits and other orders of sums, over real models' depth.
@@ -41,22 +62,22 @@ fn prompt(model: &Model, tokens: u32) -> Vec<Row> {
 }
 
 /// Time from a loaded model to the logits that the first token of an answer is drawn from.
-pub fn first_token(session: &mut Session, model: &Model) -> Result<Duration> {
+pub fn first_token(bench: &mut Bench, model: &Model) -> Result<Duration> {
     let rows = prompt(model, SHORT_PROMPT);
     let started = Instant::now();
-    session.prefill(&rows)?;
+    bench.prefill(&rows)?;
     Ok(started.elapsed())
 }
 
 /// The logits are numbers, and a prompt read at once gives what it gives token by token.
-pub fn verify(session: &mut Session, model: &Model) -> Result<()> {
+pub fn verify(bench: &mut Bench, model: &Model) -> Result<()> {
     let rows = prompt(model, SHORT_PROMPT);
-    session.reset();
-    let whole = session.prefill(&rows)?.to_vec();
+    bench.sequence.reset();
+    let whole = bench.prefill(&rows)?.to_vec();
     ensure!(whole.iter().all(|v| v.is_finite()), "the logits are not finite: nothing is worth timing");
-    session.reset();
-    session.prefill(&rows[..rows.len() - 1])?;
-    let single = session.decode(rows[rows.len() - 1].token)?;
+    bench.sequence.reset();
+    bench.prefill(&rows[..rows.len() - 1])?;
+    let single = bench.decode(rows[rows.len() - 1].token)?;
     let (least, most) = whole.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     let apart = whole.iter().zip(single).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     ensure!(
@@ -68,26 +89,26 @@ pub fn verify(session: &mut Session, model: &Model) -> Result<()> {
 }
 
 /// Tokens a second of reading a prompt.
-pub fn prefill(session: &mut Session, model: &Model, tokens: u32, reps: u32) -> Result<Value> {
+pub fn prefill(bench: &mut Bench, model: &Model, tokens: u32, reps: u32) -> Result<Value> {
     let rows = prompt(model, tokens);
     let seconds = repeat(reps, || {
-        session.reset();
+        bench.sequence.reset();
         let started = Instant::now();
-        session.prefill(&rows)?;
+        bench.prefill(&rows)?;
         Ok(started.elapsed())
     })?;
     Ok(rates(seconds, tokens).to_json())
 }
 
 /// Tokens a second of writing an answer; the short prompt before it is outside the clock.
-pub fn decode(session: &mut Session, model: &Model, tokens: u32, reps: u32) -> Result<Spread> {
+pub fn decode(bench: &mut Bench, model: &Model, tokens: u32, reps: u32) -> Result<Spread> {
     let rows = prompt(model, SHORT_PROMPT);
     let seconds = repeat(reps, || {
-        session.reset();
-        session.prefill(&rows)?;
+        bench.sequence.reset();
+        bench.prefill(&rows)?;
         let started = Instant::now();
         for token in 0..tokens {
-            session.decode((token.wrapping_mul(31) + 5) % model.vocab_size)?;
+            bench.decode((token.wrapping_mul(31) + 5) % model.vocab_size)?;
         }
         Ok(started.elapsed())
     })?;
@@ -95,19 +116,19 @@ pub fn decode(session: &mut Session, model: &Model, tokens: u32, reps: u32) -> R
 }
 
 /// Seconds for each tile, and for the turn from a square picture of a tile's size to the first token.
-pub fn image(session: &mut Session, input: &ImageInput, reps: u32) -> Result<Value> {
+pub fn image(bench: &mut Bench, input: &ImageInput, reps: u32) -> Result<Value> {
     let picture = Picture::decode(&bitmap(input.tile.width, input.tile.height))?;
     let (mut tiles, mut rows) = (0, 0);
     let mut each = Vec::new();
     let turns = repeat(reps, || {
-        session.reset();
+        bench.sequence.reset();
         let started = Instant::now();
         let prepared = Prepared::new(&picture, input)?;
         let mut seconds = Vec::new();
         for (number, pixels) in (0..).zip(prepared.tiles()) {
             let started = Instant::now();
-            session.encode_tile(number, &pixels)?;
-            session.executor().wait()?;
+            bench.sequence.encode_tile(number, &pixels, &mut bench.workspace)?;
+            bench.workspace.wait()?;
             seconds.push(started.elapsed().as_secs_f64());
         }
         tiles = seconds.len();
@@ -115,11 +136,11 @@ pub fn image(session: &mut Session, input: &ImageInput, reps: u32) -> Result<Val
         let prompt: Vec<_> = prepared.blends().iter().map(|&blend| Row { token: input.token, blend }).collect();
         rows = prompt.len();
         ensure!(
-            rows <= session.context() as usize,
+            rows <= bench.sequence.model().context() as usize,
             "a picture takes {rows} positions, the context has {}; give --context",
-            session.context()
+            bench.sequence.model().context()
         );
-        session.prefill(&prompt)?;
+        bench.prefill(&prompt)?;
         Ok(started.elapsed())
     })?;
     // The first round warmed up.

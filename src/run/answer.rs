@@ -13,7 +13,7 @@ use crate::{memory, output};
 pub fn once(conversation: &mut Conversation, options: &Options, prompt: &str, load_seconds: f64) -> Result<()> {
     let mut attached = Attached::load(&options.image)?;
     // A text to be continued is taken as it is, and who sees nothing is not shown anything.
-    let prompt = match options.raw || !conversation.sees() {
+    let prompt = match options.raw || !conversation.info().sees {
         true => prompt.to_owned(),
         false => attached.take_from(prompt)?,
     };
@@ -46,9 +46,9 @@ fn report(turn: &Turn, conversation: &Conversation, load_seconds: f64) -> serde_
         "describe": phase(&turn.describe),
         "prefill": phase(&turn.prefill),
         "decode": phase(&turn.decode),
-        "device": conversation.device_name(),
-        "device_bytes": conversation.device_bytes(),
-        "planned_peak_bytes": conversation.planned_peak_bytes(),
+        "device": conversation.info().device,
+        "device_bytes": conversation.info().device_bytes,
+        "planned_peak_bytes": conversation.info().planned_peak_bytes,
         "peak_bytes": memory::peak_bytes(),
         "anonymous_bytes": memory::anonymous_bytes(),
     })

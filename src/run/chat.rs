@@ -54,8 +54,8 @@ impl Chat<'_> {
         note!(
             "dwindle {} · {} · {}",
             env!("CARGO_PKG_VERSION"),
-            self.conversation.model_names().join(" + "),
-            self.conversation.device_name()
+            self.conversation.info().models.join(" + "),
+            self.conversation.info().device
         );
         note!("Type a message; name a picture's path in it to show one. /help lists the commands.");
     }
@@ -135,7 +135,7 @@ impl Chat<'_> {
 
     fn message(&mut self, line: &str) -> Result<()> {
         // What a model without eyes is told about files is a question like any other.
-        if !self.conversation.sees() {
+        if !self.conversation.info().sees {
             return self.answer(line);
         }
         match self.waiting.take_from(line) {
@@ -171,7 +171,7 @@ impl Chat<'_> {
                     note!(
                         "(The conversation no longer fits into the context of {} positions: from now on, its oldest turns are \
                          forgotten. /reset begins anew.)",
-                        self.conversation.context()
+                        self.conversation.info().context
                     );
                 }
                 match turn.finish {
@@ -191,7 +191,7 @@ impl Chat<'_> {
     }
 
     fn add_named_picture(&mut self, text: &str) {
-        if !self.conversation.sees() {
+        if !self.conversation.info().sees {
             note!("This model sees no pictures.");
             return;
         }

@@ -88,7 +88,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let mut conversation = Conversation::open(&bundle, conversation_options)?;
     let load_seconds = started.elapsed().as_secs_f64();
-    conversation.notes().for_each(|note| note!("note: {note}"));
+    conversation.info().notes.iter().for_each(|note| note!("note: {note}"));
     match &options.prompt {
         Some(prompt) => answer::once(&mut conversation, &options, prompt, load_seconds),
         None => chat::interactive(&mut conversation, &options),

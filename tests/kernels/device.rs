@@ -11,8 +11,8 @@ use dwindle_compiler::graph::{Builder, CallScalar, Op, Type};
 use dwindle_compiler::kernels::{Emitted, KernelSpec, emit, validate};
 use dwindle_compiler::target::{Target, TargetName};
 use dwindle_quant::pack_codes;
-use dwindle_runtime::Executor;
 use dwindle_runtime::device::gpu::{Gpu, Options};
+use dwindle_runtime::{Executor, Lane};
 use dwindle_schemes::{FloatType, Format, Grouped, Zero};
 use half::f16;
 
@@ -112,13 +112,15 @@ impl Bound {
 
     /// Calls the kernel with the bindings as they were given, and gives the words of binding `index` (from 1) after it.
     pub fn call(&mut self, call: Call, index: usize) -> Vec<u32> {
+        let (mut states, mut workspace) = (self.executor.states().unwrap(), self.executor.workspace().unwrap());
         let inputs = self.executor.plan().functions["test"].inputs.clone();
         for port in inputs {
             let words = &self.bound[port.buffer_index()];
-            self.executor.write_input("test", &port.name, words).unwrap();
+            self.executor.write_input("test", &port.name, words, &*workspace).unwrap();
         }
-        self.executor.run("test", call).unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        self.executor.read_output("test", &format!("binding{index}.after"), 1).unwrap()
+        let mut lane = Lane { states: &mut *states, workspace: &mut *workspace };
+        self.executor.run("test", call, &mut lane).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        self.executor.read_output("test", &format!("binding{index}.after"), 1, &mut *workspace).unwrap()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a model answered, why it ended there, and what it cost.
+//! Why an answer ended, and what it cost.
 
 use crate::clock::Stopwatch;
 
@@ -37,28 +37,4 @@ impl Phase {
         self.tokens += tokens;
         self.seconds += watch.seconds();
     }
-}
-
-/// What a model answered, and what it cost.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The text, as it was streamed.
-    pub text: String,
-    /// Its tokens, without the one that ended it.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Encoding of pictures; the tokens are their rows in the prompt.
-    pub encode: Phase,
-    /// Reading the prompt, its image rows included.
-    pub prefill: Phase,
-    /// Writing the answer.
-    pub decode: Phase,
-    /// Positions that were cached already and had to be computed again, because the template, forgotten turns or `reshown`
-    /// pictures changed what stands before them. 0 as long as conversations only grow.
-    pub recomputed: usize,
-    /// Pictures of earlier turns that had to be read again: some models see a picture in less detail beside others.
-    pub reshown: usize,
-    /// The oldest turns, forgotten because the context is full.
-    pub forgotten: usize,
 }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
+use serde_json::Value;
+
 use crate::Error;
 use crate::template::{Message, Role, Template};
 use crate::tokenizer::{Controls, Tokenizer};
@@ -32,14 +34,36 @@ pub struct Guard {
     pub answered: Controls,
 }
 
-/// Renders `messages`, up to where the next answer begins.
+/// A template, and the functions that it tells of.
+#[derive(Clone, Copy)]
+struct Teller<'a> {
+    template: &'a Template,
+    tools: &'a [Value],
+}
+
+impl Teller<'_> {
+    fn render(&self, messages: &[Message]) -> Result<String, Error> {
+        Ok(self.template.render_with(messages, self.tools, true)?)
+    }
+}
+
+/// Renders `messages`, with definitions of `tools`, up to where the next answer begins.
 pub(crate) fn render(
     template: &Template,
     tokenizer: &Tokenizer,
     guard: &Guard,
     messages: &[Message],
+    tools: &[Value],
 ) -> Result<Rendered, Error> {
-    let mut spare = Spare::beside(messages);
+    let harmless = |value: &Value| harmless(value, tokenizer, &guard.said);
+    let tools: Vec<Value> = tools.iter().map(harmless).collect::<Result<_, _>>()?;
+    let mut messages = messages.to_vec();
+    for (_, value) in messages.iter_mut().flat_map(|message| &mut message.fields) {
+        *value = harmless(value)?;
+    }
+    let messages = messages.as_slice();
+    let template = Teller { template, tools: &tools };
+    let mut spare = Spare::beside(messages, &tools);
     let mut hidden = messages.to_vec();
     let mut names: BTreeMap<char, String> = BTreeMap::new();
     for message in &mut hidden {
@@ -57,18 +81,18 @@ pub(crate) fn render(
         }
     }
     if names.is_empty() {
-        let text = template.render(messages, true)?;
+        let text = template.render(messages)?;
         let answers = find_answers(template, messages, &text, &mut spare);
         return Ok(Rendered { text, literal: Vec::new(), answers });
     }
-    let plain = template.render(messages, true);
+    let plain = template.render(messages);
     if let Ok(text) = &plain
         && is_bare(text, messages)
     {
         let answers = find_answers(template, messages, text, &mut spare);
         return Ok(Rendered { text: text.clone(), literal: Vec::new(), answers });
     }
-    match template.render(&hidden, true) {
+    match template.render(&hidden) {
         Ok(text) if keeps(&text, plain.as_deref().ok(), &names) => {
             let answers = find_answers(template, &hidden, &text, &mut spare);
             Ok(restored(&text, &names, &answers))
@@ -76,7 +100,7 @@ pub(crate) fn render(
         // It looks into messages in a way that the marks do not survive: control tokens are broken in two.
         _ => {
             let broken: Vec<Message> = hidden.into_iter().map(|message| broken(message, &names)).collect();
-            let text = template.render(&broken, true)?;
+            let text = template.render(&broken)?;
             let answers = find_answers(template, &broken, &text, &mut spare);
             Ok(Rendered { text, literal: Vec::new(), answers })
         }
@@ -124,6 +148,30 @@ fn restored(text: &str, names: &BTreeMap<char, String>, answers: &[(usize, Range
     rendered
 }
 
+/// JSON whose texts hold no control token: a space stands behind its first character. What a template makes of JSON is quoted and
+/// escaped in its own way, so marks would not be found again.
+fn harmless(value: &Value, tokenizer: &Tokenizer, controls: &Controls) -> Result<Value, Error> {
+    let text = |text: &str| -> Result<String, Error> {
+        let mut text = text.to_owned();
+        for range in tokenizer.find_controls(controls, &text)?.into_iter().rev() {
+            text.insert(range.start + first_character(&text[range]), ' ');
+        }
+        Ok(text)
+    };
+    Ok(match value {
+        Value::String(string) => Value::String(text(string)?),
+        Value::Array(items) => {
+            Value::Array(items.iter().map(|item| harmless(item, tokenizer, controls)).collect::<Result<_, _>>()?)
+        }
+        Value::Object(entries) => {
+            let entries = entries.iter();
+            let entries = entries.map(|(name, value)| Ok((text(name)?, harmless(value, tokenizer, controls)?)));
+            Value::Object(entries.collect::<Result<_, Error>>()?)
+        }
+        other => other.clone(),
+    })
+}
+
 /// Bytes of it.
 fn first_character(text: &str) -> usize {
     text.chars().next().map_or(0, char::len_utf8)
@@ -147,7 +195,7 @@ fn broken(message: Message, names: &BTreeMap<char, String>) -> Message {
 /// Where the answers among `messages` stand in `text`, which is what the template makes of them. Answers that the template changes
 /// other than by trimming are left out, and so are empty ones.
 fn find_answers(
-    template: &Template,
+    template: Teller<'_>,
     messages: &[Message],
     text: &str,
     spare: &mut Spare,
@@ -173,7 +221,7 @@ fn find_answers(
 }
 
 fn read_marks(
-    template: &Template,
+    template: Teller<'_>,
     messages: &[Message],
     text: &str,
     marks: &[(usize, [char; 2])],
@@ -188,7 +236,7 @@ fn read_marks(
         let shown = mark(content, pair);
         message.text.replace_range(range, &shown);
     }
-    let marked = template.render(&marked, true).ok()?;
+    let marked = template.render(&marked).ok()?;
     let mut places: BTreeMap<char, Vec<usize>> = BTreeMap::new();
     let known: BTreeMap<char, (usize, bool)> =
         marks.iter().flat_map(|&(number, [open, close])| [(open, (number, true)), (close, (number, false))]).collect();
@@ -230,9 +278,12 @@ impl Spare {
     const FIRST: char = '\u{f0000}';
     const LAST: char = '\u{ffffd}';
 
-    fn beside(messages: &[Message]) -> Spare {
+    fn beside(messages: &[Message], tools: &[Value]) -> Spare {
         let private = |c: &char| (Spare::FIRST..=Spare::LAST).contains(c);
-        let taken = messages.iter().flat_map(|message| message.text.chars()).filter(private).collect();
+        let fields = messages.iter().flat_map(|message| &message.fields).map(|(_, value)| value);
+        let json: Vec<String> = fields.chain(tools).map(Value::to_string).collect();
+        let texts = messages.iter().map(|message| &message.text).chain(&json);
+        let taken = texts.flat_map(|text| text.chars()).filter(private).collect();
         Spare { taken, next: u32::from(Spare::FIRST) }
     }
 

@@ -1,33 +1,34 @@
 //! A conversation as slots: the rendered text's tokens, with each answer's tokens as they were generated and rows in place of pictures.
 //!
-//! Each turn renders and tokenizes all of the conversation anew, whatever is cached. The text between two answers is tokenized as it stands
-//! in the whole text, but as if it ended where the answer begins: that is how the model read it.
+//! Each request renders and tokenizes all of the conversation anew, whatever is cached. The text between two answers is tokenized as it
+//! stands in the whole text, but as if it ended where the answer begins: that is how the model read it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::marks;
+use super::marks::{self, Rendered};
 use super::slots::{Shown, Slot, expand};
 use super::{Error, Parts};
-use crate::template::{Message, Role};
+use crate::template::Message;
 
 /// How much of the text before is looked at to tokenize what follows; more than any word has.
 const CONTEXT_BYTES: usize = 512;
 
-/// A question, and what came of it.
+/// One message of a conversation.
 #[derive(Clone, Debug)]
-pub(crate) struct Exchange {
-    pub question: String,
-    /// Pictures that go with the question.
+pub(crate) struct Line {
+    /// As a template takes it, but for the number of pictures.
+    pub message: Message,
+    /// Pictures that go with it.
     pub pictures: Vec<Shown>,
-    /// Whether the question tells of pictures, shown or described.
+    /// Whether it tells of pictures, shown or described.
     pub pictured: bool,
-    /// `None` for the last one, which is being answered.
-    pub answer: Option<Said>,
+    /// Of an answer, the how manieth of the conversation it is, from 0.
+    pub answer: Option<usize>,
 }
 
-/// An answer.
-#[derive(Clone, Debug)]
+/// An answer that the model gave.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
     pub text: String,
     /// As they were generated, without the one that ended it.
@@ -36,27 +37,58 @@ pub(crate) struct Said {
     pub before: String,
 }
 
-/// What the model reads, to answer the last question.
-#[derive(Debug)]
+/// Answers by their places in the conversation.
+pub(crate) type Answers = BTreeMap<usize, Said>;
+
+/// What the model reads, to give the next answer.
+#[derive(Clone, Debug)]
 pub(crate) struct Prompt {
     pub slots: Vec<Slot>,
     /// The text behind the last answer.
     pub tail: String,
 }
 
-/// The whole prompt for `exchanges`, the last of which has no answer yet.
-pub(crate) fn build(parts: &Parts, exchanges: &[Exchange]) -> Result<Prompt, crate::Error> {
+/// The answers among `lines` that are among `answers`, too: those whose tokens are known.
+pub(crate) fn known(lines: &[Line], answers: &Answers) -> Answers {
+    let said = |line: &Line| {
+        let said = answers.get(&line.answer?)?;
+        (said.text.trim() == line.message.text.trim()).then(|| Some((line.answer?, said.clone()))).flatten()
+    };
+    lines.iter().filter_map(said).collect()
+}
+
+/// Shows the pictures of a conversation alone or together, as many as there are.
+pub(crate) fn show(lines: &mut [Line]) {
+    let is_among_others = lines.iter().map(|line| line.pictures.len()).sum::<usize>() > 1;
+    for line in lines {
+        line.pictures.iter_mut().for_each(|shown| shown.show(is_among_others));
+        line.message.pictures = line.pictures.len();
+    }
+}
+
+/// The conversation as text.
+pub(crate) fn render(parts: &Parts, lines: &[Line], tools: &[serde_json::Value]) -> Result<Rendered, crate::Error> {
     let no_template = || Error::NoTemplate { model: parts.model.clone() };
     let (template, guard) = parts.template.as_ref().zip(parts.guard.as_ref()).ok_or_else(no_template)?;
-    let (messages, answers) = messages(parts.system.as_deref(), exchanges);
-    let rendered = marks::render(template, &parts.tokenizer, guard, &messages)?;
-    let pictures: Vec<Shown> = exchanges.iter().flat_map(|exchange| exchange.pictures.iter().cloned()).collect();
-    let mut builder =
-        Builder { parts, pictures, literal: rendered.literal, context: String::new(), slots: Vec::new(), shown: 0 };
+    let messages: Vec<Message> = lines.iter().map(|line| line.message.clone()).collect();
+    marks::render(template, &parts.tokenizer, guard, &messages, tools)
+}
+
+/// The whole prompt for `lines`, of which `rendered` is the text, with the tokens of `answers`.
+pub(crate) fn assemble(
+    parts: &Parts,
+    lines: &[Line],
+    rendered: &Rendered,
+    answers: &Answers,
+) -> Result<Prompt, crate::Error> {
+    let pictures: Vec<Shown> = lines.iter().flat_map(|line| line.pictures.iter().cloned()).collect();
+    let literal = rendered.literal.clone();
+    let mut builder = Builder { parts, pictures, literal, context: String::new(), slots: Vec::new(), shown: 0 };
     let text = rendered.text.as_str();
     let mut from = 0;
-    for (number, range) in rendered.answers {
-        let Some(said) = answers.get(number).copied().flatten() else { continue };
+    for (number, range) in &rendered.answers {
+        let said = lines.get(*number).and_then(|line| answers.get(&line.answer?));
+        let Some(said) = said else { continue };
         let piece = &text[from..range.start];
         let blank = said.text.len() - said.text.trim_start().len();
         let piece = match piece.trim_end() == said.before.trim_end() {
@@ -72,24 +104,6 @@ pub(crate) fn build(parts: &Parts, exchanges: &[Exchange]) -> Result<Prompt, cra
     let tail = text[from..].to_owned();
     builder.text(&tail, from)?;
     Ok(Prompt { slots: builder.finish()?, tail })
-}
-
-/// The conversation as a template takes it, and beside each message the answer that it is.
-fn messages<'a>(system: Option<&str>, exchanges: &'a [Exchange]) -> (Vec<Message>, Vec<Option<&'a Said>>) {
-    let (mut messages, mut answers) = (Vec::new(), Vec::new());
-    if let Some(text) = system {
-        messages.push(Message::new(Role::System, text));
-        answers.push(None);
-    }
-    for Exchange { question, pictures, answer, .. } in exchanges {
-        messages.push(Message { pictures: pictures.len(), ..Message::new(Role::User, question) });
-        answers.push(None);
-        if let Some(said) = answer {
-            messages.push(Message::new(Role::Assistant, &said.text));
-            answers.push(Some(said));
-        }
-    }
-    (messages, answers)
 }
 
 struct Builder<'a> {
@@ -145,13 +159,4 @@ impl Builder<'_> {
         }
         Ok(self.slots)
     }
-}
-
-/// Numbers new pictures.
-pub(crate) fn numbered(prepared: Vec<Arc<crate::image::Prepared>>, next: &mut usize) -> Vec<Shown> {
-    let shown = |prepared| {
-        *next += 1;
-        Shown { number: *next - 1, prepared }
-    };
-    prepared.into_iter().map(shown).collect()
 }

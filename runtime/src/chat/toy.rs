@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::{Decoder, Parts};
 use crate::Error;
 use crate::image::Blend;
-use crate::session::Row;
+use crate::sequence::Row;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 
@@ -17,8 +17,14 @@ pub const VOCABULARY: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Memory {
     pub context: u32,
-    /// The cache.
+    /// The cache of the first sequence.
     pub rows: Vec<Row>,
+    /// Those of the others.
+    pub others: Vec<Vec<Row>>,
+    /// Copies of beginnings: from, to, positions.
+    pub forks: Vec<(usize, usize, u32)>,
+    /// Rows of a prefill after which it asks whether to go on; 0: never.
+    pub chunk: usize,
     /// The tokens that it says next. When there are none, it fails.
     pub script: VecDeque<u32>,
     /// All tiles that were encoded, in order, with the first pixel.
@@ -30,6 +36,13 @@ pub struct Memory {
 }
 
 impl Memory {
+    pub fn rows_of(&mut self, slot: usize) -> &mut Vec<Row> {
+        match slot {
+            0 => &mut self.rows,
+            slot => &mut self.others[slot - 1],
+        }
+    }
+
     /// The cached tokens; `None` for image rows.
     pub fn tokens(&self) -> Vec<Option<u32>> {
         self.rows.iter().map(|row| (row.blend == Blend::NONE).then_some(row.token)).collect()
@@ -44,14 +57,20 @@ pub struct Toy {
 
 impl Toy {
     pub fn new(context: u32) -> Toy {
-        let memory = Memory { context, ..Memory::default() };
+        Toy::with_slots(context, 1)
+    }
+
+    pub fn with_slots(context: u32, slots: usize) -> Toy {
+        let memory = Memory { context, others: vec![Vec::new(); slots - 1], ..Memory::default() };
         Toy { memory: Rc::new(RefCell::new(memory)), logits: vec![0.0; VOCABULARY] }
     }
 
-    fn append(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
+    fn append(&mut self, slot: usize, rows: &[Row]) -> Result<&[f32], Error> {
         let mut memory = self.memory.borrow_mut();
-        memory.rows.extend_from_slice(rows);
-        assert!(memory.rows.len() <= memory.context as usize, "more rows than positions");
+        let context = memory.context as usize;
+        let cached = memory.rows_of(slot);
+        cached.extend_from_slice(rows);
+        assert!(cached.len() <= context, "more rows than positions");
         let lost = || Error::DeviceLost { what: "a test".into(), why: "nothing left to say".into() };
         let next = memory.script.pop_front().ok_or_else(lost)?;
         self.logits.fill(0.0);
@@ -65,25 +84,59 @@ impl Decoder for Toy {
         self.memory.borrow().context
     }
 
-    fn prefill(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
+    fn slots(&self) -> usize {
+        1 + self.memory.borrow().others.len()
+    }
+
+    fn prefill(
+        &mut self,
+        slot: usize,
+        mut rows: &[Row],
+        goes_on: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Option<&[f32]>, Error> {
         assert!(!rows.is_empty());
+        let chunk = self.memory.borrow().chunk;
         self.memory.borrow_mut().prefills.push(rows.len());
-        self.append(rows)
+        while chunk > 0 && rows.len() > chunk {
+            let position = {
+                let mut memory = self.memory.borrow_mut();
+                memory.rows_of(slot).extend_from_slice(&rows[..chunk]);
+                memory.rows_of(slot).len()
+            };
+            rows = &rows[chunk..];
+            if !goes_on(position as u32) {
+                return Ok(None);
+            }
+        }
+        self.append(slot, rows).map(Some)
     }
 
-    fn decode(&mut self, token: u32) -> Result<&[f32], Error> {
-        self.append(&[Row::from(token)])
+    fn decode(&mut self, slot: usize, token: u32) -> Result<&[f32], Error> {
+        self.append(slot, &[Row::from(token)])
     }
 
-    fn encode_tile(&mut self, tile: u32, pixels: &[f32]) -> Result<(), Error> {
+    fn position(&self, slot: usize) -> u32 {
+        self.memory.borrow_mut().rows_of(slot).len() as u32
+    }
+
+    fn encode_tile(&mut self, _: usize, tile: u32, pixels: &[f32]) -> Result<(), Error> {
         self.memory.borrow_mut().tiles.push((tile, pixels[0]));
         Ok(())
     }
 
-    fn truncate(&mut self, position: u32) -> Result<(), Error> {
-        let rows = &mut self.memory.borrow_mut().rows;
+    fn truncate(&mut self, slot: usize, position: u32) -> Result<(), Error> {
+        let mut memory = self.memory.borrow_mut();
+        let rows = memory.rows_of(slot);
         assert!(position as usize <= rows.len(), "going back to {position} of {}", rows.len());
         rows.truncate(position as usize);
+        Ok(())
+    }
+
+    fn fork(&mut self, from: usize, to: usize, position: u32) -> Result<(), Error> {
+        let mut memory = self.memory.borrow_mut();
+        let rows = memory.rows_of(from)[..position as usize].to_vec();
+        *memory.rows_of(to) = rows;
+        memory.forks.push((from, to, position));
         Ok(())
     }
 

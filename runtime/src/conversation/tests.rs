@@ -4,11 +4,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use dwindle_bundle::{ImageInput, Memory, Plan, Resample, SamplingDefaults, Text, Tile, Tiling};
+use dwindle_bundle::{
+    Ensemble, ImageInput, Memory, Model, Plan, Residency, Resample, SamplingDefaults, Text, Tile, Tiling,
+};
 use expect_test::{Expect, expect};
 
 use super::*;
 use crate::chat::toy::{self, Toy, chat_template, demo};
+use crate::tokenizer::Tokenizer;
 
 fn model(name: &str, sees: bool) -> Model {
     let text = Text {
@@ -52,13 +55,15 @@ fn model(name: &str, sees: bool) -> Model {
 
 struct Bench {
     conversation: Conversation<Toy>,
+    /// How many different pictures there were.
+    pictures: u8,
     memories: BTreeMap<String, Rc<RefCell<toy::Memory>>>,
 }
 
 fn assemble(models: &[Model], ensemble: Option<&Ensemble>, system: Option<&str>) -> Result<Bench, Error> {
     let memories = RefCell::new(BTreeMap::new());
-    let load = |model: &Model, now: bool| {
-        let toy = Toy::new(model.context);
+    let load = |model: &Model, slots: usize, now: bool| {
+        let toy = Toy::with_slots(model.context, slots);
         toy.memory.borrow_mut().residence.extend(now.then_some("load"));
         memories.borrow_mut().insert(model.name.clone(), toy.memory.clone());
         Ok(toy)
@@ -74,8 +79,8 @@ fn assemble(models: &[Model], ensemble: Option<&Ensemble>, system: Option<&str>)
     };
     let options =
         ConversationOptions { system: system.map(str::to_owned), max_tokens: 50, ..ConversationOptions::default() };
-    let conversation = Conversation::assemble(models, ensemble, options, "a toy", load, text)?;
-    Ok(Bench { conversation, memories: memories.into_inner() })
+    let engine = Engine::assemble(models, ensemble, 1, "a toy", load, text)?;
+    Ok(Bench { conversation: Conversation::new(engine, options)?, pictures: 0, memories: memories.into_inner() })
 }
 
 fn ensemble() -> Ensemble {
@@ -101,8 +106,13 @@ impl Bench {
     }
 
     fn ask(&mut self, message: &str, pictures: usize) -> Result<Turn, Error> {
-        let picture = Picture::from_rgb(9, 5, vec![7; 9 * 5 * 3]).unwrap();
-        self.conversation.ask(message, &vec![picture; pictures], &mut |_| (), &AtomicBool::new(false))
+        let pictures: Vec<Picture> = (0..pictures)
+            .map(|_| {
+                self.pictures += 1;
+                Picture::from_rgb(9, 5, vec![self.pictures; 9 * 5 * 3]).unwrap()
+            })
+            .collect();
+        self.conversation.ask(message, &pictures, &mut |_| (), &AtomicBool::new(false))
     }
 
     fn read_by(&self, model: &str) -> String {
@@ -152,7 +162,7 @@ fn one_describes_and_the_other_talks() {
     bench.script("talker", &["Hello."]);
     bench.ask("Hi", 0).unwrap();
     assert!(!bench.read_by("talker").contains("blue"));
-    assert_eq!((bench.conversation.model_names().len(), bench.conversation.device_name()), (2, "a toy"));
+    assert_eq!((bench.conversation.info().models.len(), bench.conversation.info().device.as_str()), (2, "a toy"));
 }
 
 /// With `swap`, one of the two has its memory at a time, and the chat's positions stay; answers are the same.
@@ -199,7 +209,7 @@ fn a_cancelled_description_leaves_the_chat_alone() {
 #[test]
 fn a_single_model_that_sees_gets_the_pictures_themselves() {
     let mut bench = assemble(&[model("seer", true)], None, None).unwrap();
-    assert!(bench.conversation.sees());
+    assert!(bench.conversation.info().sees);
     bench.script("seer", &["A red cross."]);
     let turn = bench.ask("What?", 1).unwrap();
     assert_eq!((turn.answer.as_str(), turn.encode.tokens, turn.describe), ("A red cross.", 4, Phase::default()));
@@ -214,7 +224,7 @@ fn check_error<T>(result: Result<T, Error>, expected: Expect) {
 fn bundles_that_cannot_talk_say_why() {
     let (talker, seer) = (model("talker", false), model("seer", true));
     let mut bench = assemble(std::slice::from_ref(&talker), None, None).unwrap();
-    assert!(!bench.conversation.sees());
+    assert!(!bench.conversation.info().sees);
     check_error(
         bench.ask("What?", 1),
         expect![

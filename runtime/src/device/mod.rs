@@ -1,11 +1,15 @@
 //! Devices: what holds a plan's buffers and executes its steps.
 //!
-//! A [`Device`] is opened once and shared by several models: [`gpu::Gpu`] or [`cpu::Cpu`]. A [`Program`] is one plan on it. The
-//! executor checks ports and calls itself, and needs of a program only what is asked for here.
+//! A [`Device`] is opened once and shared by several models: [`gpu::Gpu`] or [`cpu::Cpu`]. A [`Program`] is one plan on it,
+//! [`States`] are what one sequence has of it, and a [`Workspace`] is what a call works in. The executor checks ports and calls
+//! itself, and needs of these only what is asked for here.
 
 pub mod cpu;
+mod bindings;
 mod entries;
 pub mod gpu;
+
+use std::any::Any;
 
 use dwindle_bundle::{Bundle, Call, Plan, Step, Target};
 
@@ -86,7 +90,7 @@ pub trait Device: std::fmt::Debug {
     /// Where its buffers are.
     fn place(&self) -> Place;
 
-    /// A plan whose kernels this device runs; [`Program::load`] gives it memory.
+    /// A plan whose kernels this device runs; [`Program::load`] gives it weights.
     ///
     /// # Errors
     /// An entry is missing or damaged, a kernel is for another device.
@@ -104,31 +108,69 @@ pub enum Place {
     Device,
 }
 
-/// A plan on a device. What is written and submitted happens in order.
-pub trait Program: std::fmt::Debug + Send {
-    /// Allocates the plan's buffers and fills them with weights, as far as they are not there. `entries` are not needed
-    /// afterwards.
+/// A plan on a device: kernels and weights, which nothing writes. What changes is elsewhere: what lasts from call to call in
+/// [`States`], of which there may be any number, and what one call works in and is given in a [`Workspace`].
+pub trait Program: std::fmt::Debug + Send + Sync {
+    /// Fills weights in, as far as they are not there. `entries` are not needed afterwards.
     ///
     /// # Errors
     /// An entry is missing or damaged, there is too little memory.
-    fn load(&mut self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error>;
+    fn load(&self, plan: &Plan, entries: &dyn Entries) -> Result<(), Error>;
 
-    /// Gives memory back until [`Program::load`]: all of it, or all but states.
+    /// Gives the memory of weights back until [`Program::load`]; calls fail meanwhile. Workspaces may hold weights that they
+    /// have bound, so those are dropped before.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
-    fn unload(&mut self, plan: &Plan, keep_states: bool) -> Result<(), Error>;
+    fn unload(&self) -> Result<(), Error>;
 
     /// The most workgroups a grid may have in one direction.
     fn max_grid(&self) -> u32;
 
-    /// Makes a function ready, unless that has been done.
+    /// Buffers for the plan's states, zeroed.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the buffer that did not fit.
+    fn states(&self, plan: &Plan) -> Result<Box<dyn States>, Error>;
+
+    /// Buffers for what is neither weights nor state.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the buffer that did not fit.
+    fn workspace(&self, plan: &Plan) -> Result<Box<dyn Workspace>, Error>;
+}
+
+/// The states of one sequence. Dropped, their memory is free.
+pub trait States: Any + std::fmt::Debug + Send {
+    /// Copies the beginning of a state out, after all calls made so far.
+    ///
+    /// # Errors
+    /// There is no such state, or it is shorter; [`Error::DeviceLost`].
+    fn read(&self, buffer: usize, bytes: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
+
+    /// Writes a state from the byte `offset` on; both that and the length are multiples of 4.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where `bytes` do not fit; [`Error::DeviceLost`].
+    fn write(&mut self, buffer: usize, offset: u64, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Takes over the beginnings of states of the same plan: pairs of buffer and bytes, multiples of 4.
+    ///
+    /// # Errors
+    /// They are of another plan or device; [`Error::DeviceLost`].
+    fn copy_from(&mut self, other: &dyn States, ranges: &[(usize, u64)]) -> Result<(), Error>;
+}
+
+/// What calls of a program work in: scratch memory, inputs and outputs. What is written and submitted happens in order.
+pub trait Workspace: std::fmt::Debug + Send {
+    /// Makes a function ready to be called with these states, unless that has been done. Bindings are kept for as long as
+    /// states and weights stay where they are, so that calls cost the same however many sequences take turns.
     ///
     /// # Errors
     /// [`Error::Refused`] or [`Error::Plan`] with the kernel or the step that the device does not take.
-    fn prepare(&mut self, plan: &Plan, function: &str, steps: &[Step]) -> Result<(), Error>;
+    fn prepare(&mut self, plan: &Plan, function: &str, steps: &[Step], states: &dyn States) -> Result<(), Error>;
 
-    /// Writes the beginning of a buffer.
+    /// Writes the beginning of an input.
     ///
     /// # Errors
     /// [`Error::Refused`] where `bytes` do not fit; [`Error::DeviceLost`].
@@ -138,16 +180,17 @@ pub trait Program: std::fmt::Debug + Send {
     /// the beginning of an output buffer. Need not wait.
     ///
     /// # Errors
-    /// The function was not prepared; [`Error::Call`]; the device refuses or is lost.
+    /// The function was not prepared with these states; [`Error::Call`]; the device refuses or is lost.
     fn submit(
         &mut self,
         function: &str,
         call: Call,
         grids: &[[u32; 3]],
+        states: &mut dyn States,
         read: Option<(usize, u64)>,
     ) -> Result<(), Error>;
 
-    /// Copies the beginning of an output buffer to where [`Program::fetch`] reads, without running anything.
+    /// Copies the beginning of an output buffer to where [`Workspace::fetch`] reads, without running anything.
     ///
     /// # Errors
     /// The device refuses or is lost.
@@ -159,7 +202,7 @@ pub trait Program: std::fmt::Debug + Send {
     /// Nothing was copied; the device is lost.
     fn fetch(&mut self, bytes: u64, take: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
 
-    /// Waits until all that was submitted is done.
+    /// Waits until all is done.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].

@@ -18,6 +18,13 @@ pub enum Prompt {
     },
     /// A text to continue as it is; special tokens in it are control tokens.
     Text(String),
+    /// The same with pictures, at the placeholders in the text where the answering model sees.
+    Pictured {
+        /// The text.
+        text: String,
+        /// As many as there are placeholders.
+        pictures: Vec<Arc<Picture>>,
+    },
     /// The same as tokens.
     Tokens(Vec<u32>),
 }
@@ -182,8 +189,13 @@ pub struct Outcome {
     pub cached_tokens: usize,
     /// What the describing model said, one text a picture of the prompt.
     pub descriptions: Vec<String>,
-    /// Turns that were forgotten, because the context is full.
+    /// Turns that were forgotten now, because the context is full; those of earlier requests stay forgotten.
     pub forgotten: usize,
+    /// Positions of the continued conversation that were cached and had to be computed again or were thrown away, because something
+    /// before them changed. 0 as long as conversations only grow.
+    pub recomputed: usize,
+    /// Pictures that had to be read again: some models see a picture in less detail beside others.
+    pub reshown: usize,
     /// Encoding of pictures; the tokens are image rows.
     pub encode: Phase,
     /// The describing model's work.

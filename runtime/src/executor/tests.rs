@@ -5,7 +5,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::device::gpu::{Gpu, Options};
-use crate::testing::{Draft, gpu, port, target};
+use crate::testing::{Draft, Runner, gpu, port, target};
 
 const ONE: Extent = Extent::Fixed(1);
 
@@ -74,7 +74,7 @@ fn call(rows: u32, position: u32, tile: u32) -> Call {
 fn executes_steps_with_symbolic_grids() {
     let Some(gpu) = gpu() else { return };
     let Draft { plan, entries } = draft();
-    let mut executor = Executor::new(&gpu, &plan, &entries).unwrap();
+    let mut executor = Runner::new(&gpu, &plan, &entries).unwrap();
     // The state begins as zero and is 0 after the first call, 5 after the second.
     for (rows, position, tile, state) in [(1, 7, 0, 0.0), (17, 0, 5, 5.0), (100, 9, 0, 15.0)] {
         let x: Vec<f32> = (0..rows * 4).map(|i| i as f32).collect();
@@ -94,7 +94,7 @@ fn executes_steps_with_symbolic_grids() {
 fn many_calls_stay_in_order() {
     let Some(gpu) = gpu() else { return };
     let Draft { plan, entries } = draft();
-    let mut executor = Executor::new(&gpu, &plan, &entries).unwrap();
+    let mut executor = Runner::new(&gpu, &plan, &entries).unwrap();
     let mut state = 0.0f32;
     let mut first: Vec<f32> = Vec::new();
     for i in 0..300u32 {
@@ -106,7 +106,7 @@ fn many_calls_stay_in_order() {
             executor.run_and_read("prefill", call(1, 0, digit), "first", &mut first).unwrap();
             assert_eq!(first, [1.0, 10.0, 100.0, 1000.0].map(|w| i as f32 * w + state), "call {i}");
             // Powers of 3 leave the range of whole numbers: begin again.
-            executor = Executor::new(&gpu, &plan, &entries).unwrap();
+            executor = Runner::new(&gpu, &plan, &entries).unwrap();
             state = 0.0;
         } else {
             executor.run("prefill", call(1, 0, digit)).unwrap();
@@ -137,7 +137,7 @@ fn weights_longer_than_the_staging_bound_arrive_whole() {
     let outputs = vec![port("y", y, PortType::F32, Some(1), count as u32)];
     draft.plan.max_rows = 1;
     draft.plan.functions.insert("main".to_owned(), Function { max_rows: 1, inputs: Vec::new(), outputs, steps });
-    let mut executor = Executor::new(&gpu, &draft.plan, &draft.entries).unwrap();
+    let mut executor = Runner::new(&gpu, &draft.plan, &draft.entries).unwrap();
     let mut read = Vec::new();
     executor.run_and_read::<f32>("main", call(1, 0, 0), "y", &mut read).unwrap();
     assert!(read == values, "first difference at {:?}", read.iter().zip(&values).position(|(a, b)| a != b));
@@ -163,7 +163,7 @@ fn one_range_may_be_bound_twice() {
     let inputs = vec![port("x", x, PortType::F32, None, 4)];
     let outputs = vec![port("y", y, PortType::F32, None, 4)];
     draft.plan.functions.insert("main".to_owned(), Function { max_rows: 1, inputs, outputs, steps });
-    let mut executor = Executor::new(&gpu, &draft.plan, &draft.entries).unwrap();
+    let mut executor = Runner::new(&gpu, &draft.plan, &draft.entries).unwrap();
     executor.write_input("main", "x", &[1.0f32, 2.0, 3.0, 4.0]).unwrap();
     executor.run("main", call(1, 0, 0)).unwrap();
     assert_eq!(executor.read_output::<f32>("main", "y", 1).unwrap(), [3.0, 6.0, 9.0, 12.0]);
@@ -178,7 +178,7 @@ fn check_error(error: Error, expected: Expect) {
 fn wrong_calls_are_refused() {
     let Some(gpu) = gpu() else { return };
     let Draft { plan, entries } = draft();
-    let mut executor = Executor::new(&gpu, &plan, &entries).unwrap();
+    let mut executor = Runner::new(&gpu, &plan, &entries).unwrap();
     let write = |function, port, values: &[f32]| executor.write_input(function, port, values).unwrap_err();
     check_error(write("decode", "x", &[0.0; 4]), expect!["the plan has no function `decode`; it has: prefill"]);
     check_error(write("prefill", "z", &[0.0; 4]), expect!["function `prefill` has no input `z`; it has: x"]);
@@ -206,7 +206,7 @@ fn wrong_calls_are_refused() {
     );
     // None of this leaves the executor unusable.
     executor.run("prefill", call(1, 0, 0)).unwrap();
-    executor.wait().unwrap();
+    executor.workspace.wait().unwrap();
 }
 
 #[track_caller]
@@ -214,7 +214,7 @@ fn check_plan_error(change: impl FnOnce(&mut Draft), expected: Expect) {
     let Some(gpu) = gpu() else { return };
     let mut draft = draft();
     change(&mut draft);
-    let error = Executor::new(&gpu, &draft.plan, &draft.entries)
+    let error = Runner::new(&gpu, &draft.plan, &draft.entries)
         .and_then(|mut executor| executor.run("prefill", call(1, 0, 0)))
         .unwrap_err();
     expected.assert_eq(&error.to_string());
@@ -275,7 +275,7 @@ fn check_refused(change: impl FnOnce(&mut Draft), expected: &str) {
     let Some(gpu) = gpu() else { return };
     let mut draft = draft();
     change(&mut draft);
-    let error = Executor::new(&gpu, &draft.plan, &draft.entries)
+    let error = Runner::new(&gpu, &draft.plan, &draft.entries)
         .and_then(|mut executor| executor.run("prefill", call(1, 0, 0)))
         .unwrap_err();
     assert!(error.to_string().starts_with(expected), "{error}");

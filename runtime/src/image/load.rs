@@ -24,7 +24,12 @@ pub struct Picture {
     pub(super) size: Size,
     /// `[height, width, 3]`.
     pub(super) pixels: Vec<u8>,
+    hash: PictureHash,
 }
+
+/// What a picture shows, as a number: two pictures that have the same are the same, wherever they come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PictureHash(pub u128);
 
 impl std::fmt::Debug for Picture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,13 +91,28 @@ impl Picture {
         } else {
             decoded.into_rgb8().into_raw()
         };
-        Ok(Picture { size, pixels })
+        Ok(Picture::new(size, pixels))
+    }
+
+    fn new(size: Size, pixels: Vec<u8>) -> Picture {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&size.width.to_le_bytes());
+        hasher.update(&size.height.to_le_bytes());
+        hasher.update(&pixels);
+        let mut first = [0; 16];
+        hasher.finalize_xof().fill(&mut first);
+        Picture { size, pixels, hash: PictureHash(u128::from_le_bytes(first)) }
     }
 
     /// A picture from rows of RGB bytes, `[height, width, 3]`; `None` if their number is wrong or there are none.
     pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Option<Picture> {
         let expected = usize::try_from(u64::from(width) * u64::from(height)).ok()?.checked_mul(3)?;
-        (expected > 0 && pixels.len() == expected).then_some(Picture { size: Size { width, height }, pixels })
+        (expected > 0 && pixels.len() == expected).then(|| Picture::new(Size { width, height }, pixels))
+    }
+
+    /// The hash of size and pixels.
+    pub fn hash(&self) -> PictureHash {
+        self.hash
     }
 
     /// Pixels.

@@ -14,8 +14,8 @@ mod resize;
 mod tiles;
 
 pub use layout::Blend;
-pub use load::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, Picture, UNKNOWN};
-pub use tiles::{Prepared, Tiles};
+pub use load::{MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, Picture, PictureHash, UNKNOWN};
+pub use tiles::{Outline, Prepared, Tiles};
 
 /// Width and height in pixels, or columns and rows of features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

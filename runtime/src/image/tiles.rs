@@ -41,6 +41,40 @@ struct Form {
     blends: Vec<Blend>,
 }
 
+/// How many tokens a picture takes, and where each one's embedding comes from: known before the picture is prepared, from its size
+/// alone. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    alone: Arc<[Blend]>,
+    /// Where it differs.
+    among_others: Option<Arc<[Blend]>>,
+}
+
+impl Outline {
+    /// That of `picture`, as `input` says.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an `input` that makes no sense, [`Error::Rows`] where its buffer is too small.
+    pub fn new(picture: &Picture, input: &ImageInput) -> Result<Outline, Error> {
+        let alone = layout::layout(input, picture.size)?.into();
+        let is_otherwise = matches!(input.tiling, Tiling::AnyRes { among_others: Some(_), .. });
+        Ok(Outline { alone, among_others: is_otherwise.then(|| layout::layout_among_others(input).into()) })
+    }
+
+    /// Whether the picture is seen in another form than alone, where it is one of several.
+    pub fn is_otherwise_among_others(&self) -> bool {
+        self.among_others.is_some()
+    }
+
+    /// The blends of the picture alone, or as one of several.
+    pub fn blends(&self, is_among_others: bool) -> &[Blend] {
+        match &self.among_others {
+            Some(blends) if is_among_others => blends,
+            _ => &self.alone,
+        }
+    }
+}
+
 const NO_GRID: Size = Size { width: 0, height: 0 };
 
 impl Prepared {

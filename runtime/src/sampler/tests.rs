@@ -20,7 +20,7 @@ fn frequencies(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
     let mut sampler = Sampler::new(sampling).unwrap();
     let mut counts = vec![0.0; logits.len()];
     for _ in 0..DRAWS {
-        counts[sampler.sample(logits, &[]).unwrap() as usize] += 1.0 / DRAWS as f64;
+        counts[sampler.sample(logits, &[], 0).unwrap() as usize] += 1.0 / DRAWS as f64;
     }
     counts
 }
@@ -111,7 +111,7 @@ fn greedy_takes_the_first_of_the_greatest() {
         (&[0.0], 0),
     ];
     for (logits, expected) in cases {
-        assert_eq!(sampler.sample(logits, &[]).unwrap(), expected, "{logits:?}");
+        assert_eq!(sampler.sample(logits, &[], 0).unwrap(), expected, "{logits:?}");
     }
 }
 
@@ -120,14 +120,14 @@ fn penalty_falls_once_on_tokens_of_the_window() {
     let penalty = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
     let mut all = Sampler::new(penalty).unwrap();
     // 3 becomes 1.5, once, so that 2 wins; -1 becomes -2; tokens beyond the vocabulary do not matter.
-    assert_eq!(all.sample(&[3.0, 2.0, 1.0], &[0, 0, 0, 99]).unwrap(), 1);
-    assert_eq!(all.sample(&[-1.0, -1.5], &[0]).unwrap(), 1);
-    assert_eq!(all.sample(&[3.0, 2.0], &[]).unwrap(), 0);
+    assert_eq!(all.sample(&[3.0, 2.0, 1.0], &[0, 0, 0, 99], 0).unwrap(), 1);
+    assert_eq!(all.sample(&[-1.0, -1.5], &[0], 0).unwrap(), 1);
+    assert_eq!(all.sample(&[3.0, 2.0], &[], 0).unwrap(), 0);
     let mut last_two = Sampler::new(Sampling { repetition_window: Some(2), ..penalty }).unwrap();
-    assert_eq!(last_two.sample(&[3.0, 2.0], &[0, 5, 5]).unwrap(), 0);
-    assert_eq!(last_two.sample(&[3.0, 2.0], &[5, 0, 5]).unwrap(), 1);
+    assert_eq!(last_two.sample(&[3.0, 2.0], &[0, 5, 5], 0).unwrap(), 0);
+    assert_eq!(last_two.sample(&[3.0, 2.0], &[5, 0, 5], 0).unwrap(), 1);
     // Only the last two of these count, and not the other way round.
-    assert_eq!(last_two.sample(&[3.0, 2.0], &[0]).unwrap(), 1);
+    assert_eq!(last_two.sample(&[3.0, 2.0], &[0], 0).unwrap(), 1);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn the_seed_decides() {
     let logits: Vec<f32> = (0..1000).map(|i| (i % 17) as f32 / 4.0).collect();
     let tokens = |seed| {
         let mut sampler = Sampler::new(Sampling { seed, top_p: 0.95, ..warm() }).unwrap();
-        (0..50).map(|_| sampler.sample(&logits, &[]).unwrap()).collect::<Vec<_>>()
+        (0..50).map(|_| sampler.sample(&logits, &[], 0).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(tokens(1), tokens(1));
     assert_ne!(tokens(1), tokens(2));
@@ -143,7 +143,7 @@ fn the_seed_decides() {
 
 #[track_caller]
 fn check_error(sampling: Sampling, logits: &[f32], expected: Expect) {
-    let error = Sampler::new(sampling).and_then(|mut sampler| sampler.sample(logits, &[])).unwrap_err();
+    let error = Sampler::new(sampling).and_then(|mut sampler| sampler.sample(logits, &[], 0)).unwrap_err();
     expected.assert_eq(&error.to_string());
 }
 

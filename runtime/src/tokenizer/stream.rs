@@ -129,6 +129,21 @@ impl TextStream {
     }
 }
 
+/// The bytes of a token behind another one.
+pub(super) fn bytes_of_token(tokenizer: &Tokenizer, token: u32, text: &str) -> Vec<u8> {
+    match tokenizer.decoding {
+        Decoding::Bytes => bytes_of(text),
+        Decoding::Texts { bytes } => match byte_of(text).filter(|_| bytes) {
+            Some(byte) => vec![byte],
+            // As a second token: decoders take a space from the first one of a text.
+            None => {
+                let mut stream = TextStream { context: vec![token], ..TextStream::default() };
+                stream.word(tokenizer, token).unwrap_or_default().into_bytes()
+            }
+        },
+    }
+}
+
 fn decode(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<String, Error> {
     tokenizer.inner.decode(tokens, true).map_err(|e| Error::Decode(e.to_string()))
 }

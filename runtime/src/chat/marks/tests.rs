@@ -17,7 +17,7 @@ fn render_with(source: &str, messages: &[Message]) -> Rendered {
         said: tokenizer.controls(Some(source), &[]).unwrap(),
         answered: tokenizer.controls(None, &[]).unwrap(),
     };
-    render(&template, &tokenizer, &guard, messages).unwrap()
+    render(&template, &tokenizer, &guard, messages, &[]).unwrap()
 }
 
 fn talk(texts: &[&str]) -> Vec<Message> {

@@ -407,11 +407,12 @@ impl Trials {
     }
 }
 
-/// Executes a draft; gives what all buffers hold then.
+/// Executes a draft; gives what all buffers but weights hold then.
 fn execute(cpu: &Cpu, draft: &Draft) -> Result<Vec<Vec<u8>>, crate::Error> {
     let Draft { plan, entries, call, noise } = draft;
-    let mut program = Program::new(cpu, plan)?;
+    let program = Program::new(cpu, plan)?;
     program.load(plan, entries)?;
+    let (mut states, mut workspace) = (program.states(plan)?, program.workspace(plan)?);
     let function = &plan.functions["f"];
     let kernel = plan.kernels[0].code.clone();
     let mut noise = noise.clone();
@@ -425,17 +426,28 @@ fn execute(cpu: &Cpu, draft: &Draft) -> Result<Vec<Vec<u8>>, crate::Error> {
             (Code::Native { name, .. }, Some(2)) if name == "overlay_rows" => noise.indices(buffer.bytes, 25),
             _ => noise.bytes(buffer.bytes),
         };
-        program.write(index, &bytes)?;
+        match buffer.kind {
+            BufferKind::State => states.write(index, 0, &bytes)?,
+            _ => workspace.write(index, &bytes)?,
+        }
     }
-    program.prepare(plan, "f", &function.steps)?;
-    match program.submit("f", *call, &[], None) {
+    workspace.prepare(plan, "f", &function.steps, &*states)?;
+    match workspace.submit("f", *call, &[], &mut *states, None) {
         Err(crate::Error::DeviceLost { why, .. }) => panic!("{draft:?}: {why}"),
         other => other?,
     }
     let mut contents = Vec::new();
     for (index, buffer) in plan.buffers.iter().enumerate() {
-        program.copy(index, buffer.bytes)?;
-        program.fetch(buffer.bytes, &mut |bytes| contents.push(bytes.to_vec()))?;
+        let take = &mut |bytes: &[u8]| contents.push(bytes.to_vec());
+        match buffer.kind {
+            // Nothing can write them: they are bound to be read, or refused.
+            BufferKind::Weights(_) => {}
+            BufferKind::State => states.read(index, buffer.bytes, take)?,
+            _ => {
+                workspace.copy(index, buffer.bytes)?;
+                workspace.fetch(buffer.bytes, take)?;
+            }
+        }
     }
     Ok(contents)
 }

@@ -14,17 +14,13 @@ const CHUNK: usize = 4 << 20;
 /// Chunks that may wait for the device: staging memory is bounded by the product.
 const IN_FLIGHT: usize = 4;
 
-/// Creates those of a plan's buffers that are not there, weights filled. All others read as zero, which WebGPU guarantees of
-/// new buffers. After a failure, none of the new ones is there.
-pub(super) fn fill(
+/// Creates the buffers of some kinds. They read as zero, which WebGPU guarantees of new buffers.
+pub(super) fn create(
     gpu: &Gpu,
     buffers: &[Buffer],
-    entries: &dyn Entries,
-    places: &mut [Option<wgpu::Buffer>],
-) -> Result<(), Error> {
-    let missing = || buffers.iter().enumerate().filter(|(index, _)| places.get(*index).is_some_and(Option::is_none));
-    let mut created = Vec::new();
-    for (index, buffer) in missing() {
+    wanted: impl Fn(&BufferKind) -> bool,
+) -> Result<Vec<Option<wgpu::Buffer>>, Error> {
+    let make = |buffer: &Buffer| {
         let readable = match buffer.kind {
             BufferKind::Weights(_) => wgpu::BufferUsages::empty(),
             _ => wgpu::BufferUsages::COPY_SRC,
@@ -36,11 +32,22 @@ pub(super) fn fill(
             mapped_at_creation: false,
         };
         let what = || format!("buffer `{}`", buffer.name);
-        created.push((index, gpu.guarded(what, buffer.bytes, || gpu.device.create_buffer(&descriptor))?));
-    }
+        gpu.guarded(what, buffer.bytes, || gpu.device.create_buffer(&descriptor))
+    };
+    buffers.iter().map(|buffer| wanted(&buffer.kind).then(|| make(buffer)).transpose()).collect()
+}
+
+/// Creates a plan's weights and fills them. After a failure, none is there.
+pub(super) fn fill(
+    gpu: &Gpu,
+    buffers: &[Buffer],
+    entries: &dyn Entries,
+    places: &mut Vec<Option<wgpu::Buffer>>,
+) -> Result<(), Error> {
+    let created = create(gpu, buffers, |kind| matches!(kind, BufferKind::Weights(_)))?;
     let mut pending = VecDeque::with_capacity(IN_FLIGHT);
-    for ((_, buffer), (_, target)) in missing().zip(&created) {
-        if let BufferKind::Weights(entry) = &buffer.kind {
+    for (buffer, target) in buffers.iter().zip(&created) {
+        if let (BufferKind::Weights(entry), Some(target)) = (&buffer.kind, target) {
             upload(gpu, buffer, entry, entries, target, &mut pending)?;
         }
     }
@@ -48,7 +55,7 @@ pub(super) fn fill(
     if let Some(last) = pending.pop_back() {
         gpu.wait(|| "upload of weights".to_owned(), last)?;
     }
-    created.into_iter().for_each(|(index, buffer)| places[index] = Some(buffer));
+    *places = created;
     Ok(())
 }
 

@@ -315,6 +315,10 @@ pub(crate) trait Make {
     fn list(&self, kind: Kind, items: impl IntoIterator<Item = Value>) -> Result<Value>;
     /// What does not exist, and why.
     fn undefined(&self, reason: &str) -> Result<Value>;
+    /// What JSON describes.
+    fn json(&self, value: &serde_json::Value) -> Result<Value>;
+    /// A list of what JSON describes.
+    fn json_list(&self, values: &[serde_json::Value]) -> Result<Value>;
 }
 
 impl Make for Rc<Meter> {
@@ -337,6 +341,36 @@ impl Make for Rc<Meter> {
 
     fn undefined(&self, reason: &str) -> Result<Value> {
         Ok(Value::Undefined(self.text(&brief(reason))?))
+    }
+
+    fn json(&self, value: &serde_json::Value) -> Result<Value> {
+        use serde_json::Value as Json;
+        self.step()?;
+        Ok(match value {
+            Json::Null => Value::None,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match number.as_i64() {
+                Some(number) => Value::Int(number),
+                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => self.str(text)?,
+            Json::Array(items) => self.json_list(items)?,
+            Json::Object(entries) => {
+                let mut dict = Dict::new(self)?;
+                for (name, value) in entries {
+                    dict.insert(self, self.str(name)?, self.json(value)?)?;
+                }
+                dict.finish()
+            }
+        })
+    }
+
+    fn json_list(&self, values: &[serde_json::Value]) -> Result<Value> {
+        let mut list = ListBuilder::new(self)?;
+        for value in values {
+            list.push(self.json(value)?)?;
+        }
+        list.finish(Kind::List)
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use dwindle_bundle::{Access, BufferKind, Extent, Memory, PortType, Resample, SamplingDefaults, Tile, Tiling};
+use dwindle_bundle::{
+    Access, BufferKind, Extent, Function, Memory, Model, PortType, Resample, SamplingDefaults, Tile, Tiling,
+};
 use expect_test::{Expect, expect};
 
 use super::*;
 use crate::device::gpu::Gpu;
+use crate::executor::Executor;
 use crate::testing::{Draft, gpu, port};
 
 const CONTEXT: u32 = 12;
@@ -18,7 +21,7 @@ const IMAGE_ROWS: u32 = 5;
 /// 0 and 1 plus 0.5.
 fn draft() -> Draft {
     let mut draft = Draft::default();
-    let cache = draft.buffer("cache", u64::from(CONTEXT), BufferKind::State);
+    let cache = draft.buffer("kv.cache", u64::from(CONTEXT), BufferKind::State);
     let image = draft.buffer("image_rows", u64::from(IMAGE_ROWS), BufferKind::State);
     let tokens = draft.buffer("tokens", 5, BufferKind::Input);
     let index = draft.buffer("image_index", 20, BufferKind::Input);
@@ -136,10 +139,53 @@ fn model(draft: &Draft) -> Model {
     }
 }
 
-fn session(gpu: &Gpu) -> Session {
+/// A sequence, and what its calls work in.
+struct Bench {
+    sequence: Sequence,
+    workspace: Workspace,
+}
+
+impl Bench {
+    fn of(model: &Arc<crate::Model>) -> Bench {
+        Bench { sequence: model.sequence().unwrap(), workspace: model.workspace().unwrap() }
+    }
+
+    fn reset(&mut self) {
+        self.sequence.reset();
+    }
+
+    fn position(&self) -> u32 {
+        self.sequence.position()
+    }
+
+    fn truncate(&mut self, position: u32) -> Result<(), Error> {
+        self.sequence.truncate(position)
+    }
+
+    fn prefill(&mut self, rows: &[Row]) -> Result<&[f32], Error> {
+        self.sequence.prefill(rows, &mut self.workspace)
+    }
+
+    fn prefill_by(&mut self, most: u32, rows: &[Row]) -> Result<&[f32], Error> {
+        self.sequence.prefill_by(most, rows, &mut self.workspace)
+    }
+
+    fn decode(&mut self, token: u32) -> Result<&[f32], Error> {
+        self.sequence.decode(token, &mut self.workspace)
+    }
+
+    fn encode_tile(&mut self, tile: u32, pixels: &[f32]) -> Result<(), Error> {
+        self.sequence.encode_tile(tile, pixels, &mut self.workspace)
+    }
+}
+
+fn loaded(gpu: &Gpu) -> Arc<crate::Model> {
     let draft = draft();
-    let executor = Executor::new(gpu, &draft.plan, &draft.entries).unwrap();
-    Session::new(executor, &model(&draft)).unwrap()
+    crate::Model::new(Executor::new(gpu, &draft.plan, &draft.entries).unwrap(), &model(&draft)).unwrap()
+}
+
+fn bench(gpu: &Gpu) -> Bench {
+    Bench::of(&loaded(gpu))
 }
 
 /// What the model computes, on the processor.
@@ -161,37 +207,38 @@ fn values(tokens: &[u32]) -> Vec<f32> {
 #[test]
 fn chunks_of_any_size_give_the_same_logits() {
     let Some(gpu) = gpu() else { return };
-    let mut session = session(&gpu);
+    let mut bench = bench(&gpu);
     for most in [1, 2, 3, 4, 5, u32::MAX, 0] {
-        session.reset();
-        assert_eq!(session.prefill_by(most, &rows(&TOKENS)).unwrap(), expected(&values(&TOKENS)), "chunks of {most}");
-        assert_eq!(session.position(), TOKENS.len() as u32);
+        bench.reset();
+        assert_eq!(bench.prefill_by(most, &rows(&TOKENS)).unwrap(), expected(&values(&TOKENS)), "chunks of {most}");
+        assert_eq!(bench.position(), TOKENS.len() as u32);
     }
 }
 
 #[test]
 fn decoding_continues_where_prefill_ended() {
     let Some(gpu) = gpu() else { return };
-    let mut session = session(&gpu);
+    let mut bench = bench(&gpu);
     for split in [1, 5, 10] {
-        session.reset();
-        session.prefill(&rows(&TOKENS[..split])).unwrap();
+        bench.reset();
+        bench.prefill(&rows(&TOKENS[..split])).unwrap();
         for end in split..TOKENS.len() {
-            assert_eq!(session.decode(TOKENS[end]).unwrap(), expected(&values(&TOKENS[..=end])));
+            assert_eq!(bench.decode(TOKENS[end]).unwrap(), expected(&values(&TOKENS[..=end])));
         }
     }
     // Going back keeps what was before.
-    session.truncate(4).unwrap();
-    assert_eq!(session.decode(7).unwrap(), expected(&values(&[3, 1, 4, 1, 7])));
+    bench.truncate(4).unwrap();
+    assert_eq!(bench.decode(7).unwrap(), expected(&values(&[3, 1, 4, 1, 7])));
 }
 
 #[test]
 fn scores_are_those_of_every_row() {
     let Some(gpu) = gpu() else { return };
-    let mut session = session(&gpu);
+    let mut bench = bench(&gpu);
     let mut all = Vec::new();
-    session
-        .score(&rows(&TOKENS), |logits| {
+    let Bench { sequence, workspace } = &mut bench;
+    sequence
+        .score(&rows(&TOKENS), workspace, |logits| {
             all.extend_from_slice(logits);
             Ok::<(), Error>(())
         })
@@ -203,16 +250,102 @@ fn scores_are_those_of_every_row() {
 #[test]
 fn image_rows_take_the_place_of_tokens() {
     let Some(gpu) = gpu() else { return };
-    let mut session = session(&gpu);
-    session.encode_tile(0, &[1.0, 2.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
-    session.encode_tile(1, &[3.0, 4.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
+    let mut bench = bench(&gpu);
+    bench.encode_tile(0, &[1.0, 2.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
+    bench.encode_tile(1, &[3.0, 4.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
     let blend = Blend { index: [0, 3, 1, 1], weight: [0.5, 2.0, 1.0, 0.0] };
     let prompt = [Row::from(2), Row { token: VOCAB, blend: Blend::row(2) }, Row { token: VOCAB, blend }, Row::from(1)];
     let values = [2.0, 3.5, 0.5 * 1.5 + 2.0 * 4.5 + 2.5, 1.0];
     for most in [1, 3, 4] {
-        session.reset();
-        assert_eq!(session.prefill_by(most, &prompt).unwrap(), expected(&values));
+        bench.reset();
+        assert_eq!(bench.prefill_by(most, &prompt).unwrap(), expected(&values));
     }
+}
+
+/// Whatever other sequences do in the same workspace, a sequence gives what it gives alone.
+#[test]
+fn sequences_take_turns_without_touching_each_other() {
+    let Some(gpu) = gpu() else { return };
+    let model = loaded(&gpu);
+    let mut workspace = model.workspace().unwrap();
+    let mut sequences = [model.sequence().unwrap(), model.sequence().unwrap(), model.sequence().unwrap()];
+    let said = [[3, 1, 4, 1], [5, 2, 6, 5], [7, 7, 0, 2]];
+    for (sequence, tokens) in sequences.iter_mut().zip(said) {
+        assert_eq!(sequence.prefill(&rows(&tokens[..2]), &mut workspace).unwrap(), expected(&values(&tokens[..2])));
+    }
+    for end in 3..=4 {
+        for (sequence, tokens) in sequences.iter_mut().zip(said) {
+            let logits = sequence.decode(tokens[end - 1], &mut workspace).unwrap();
+            assert_eq!(logits, expected(&values(&tokens[..end])));
+        }
+    }
+    // A sequence that is gone leaves the others as they are, and its place to a new one.
+    let [first, second, _] = sequences;
+    drop(first);
+    let mut new = model.sequence().unwrap();
+    assert_eq!(new.decode(6, &mut workspace).unwrap(), expected(&[6.0]));
+    let mut second = second;
+    assert_eq!(second.decode(1, &mut workspace).unwrap(), expected(&[5.0, 2.0, 6.0, 5.0, 1.0]));
+}
+
+#[test]
+fn forks_begin_alike_and_diverge() {
+    let Some(gpu) = gpu() else { return };
+    let model = loaded(&gpu);
+    let mut workspace = model.workspace().unwrap();
+    let (mut first, mut second) = (model.sequence().unwrap(), model.sequence().unwrap());
+    first.prefill(&rows(&TOKENS[..6]), &mut workspace).unwrap();
+    second.prefill(&rows(&[7; 12]), &mut workspace).unwrap();
+    second.fork(&first, 4).unwrap();
+    assert_eq!(second.position(), 4);
+    assert_eq!(second.decode(7, &mut workspace).unwrap(), expected(&[3.0, 1.0, 4.0, 1.0, 7.0]));
+    assert_eq!(first.decode(6, &mut workspace).unwrap(), expected(&[3.0, 1.0, 4.0, 1.0, 5.0, 2.0, 6.0]));
+    check_error(second.fork(&first, 8), expect!["cannot go back to 8 positions: only 7 are taken"]);
+    let other = loaded(&gpu).sequence().unwrap();
+    check_error(
+        second.fork(&other, 0),
+        expect!["the plan cannot be executed: a sequence of another model cannot be copied"],
+    );
+}
+
+/// What a sequence reads out of its states, another one takes in and goes on.
+#[test]
+fn states_move_from_sequence_to_sequence() {
+    let Some(gpu) = gpu() else { return };
+    let model = loaded(&gpu);
+    let mut workspace = model.workspace().unwrap();
+    let (mut first, mut second) = (model.sequence().unwrap(), model.sequence().unwrap());
+    first.prefill(&rows(&TOKENS[..6]), &mut workspace).unwrap();
+    let mut bytes = Vec::new();
+    first.read_states(&mut |part| bytes.extend_from_slice(part)).unwrap();
+    assert_eq!(bytes.len() as u64, first.state_bytes(6));
+    assert_eq!(bytes, bytemuck::cast_slice::<f32, u8>(&values(&TOKENS[..6])));
+    let mut from = bytes.as_slice();
+    second
+        .write_states(6, |part| {
+            let (head, tail) = from.split_at(part.len());
+            part.copy_from_slice(head);
+            from = tail;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    assert_eq!(second.decode(6, &mut workspace).unwrap(), expected(&values(&TOKENS[..7])));
+}
+
+#[test]
+fn prefill_ends_between_chunks() {
+    let Some(gpu) = gpu() else { return };
+    let mut bench = bench(&gpu);
+    let mut asked = Vec::new();
+    let Bench { sequence, workspace } = &mut bench;
+    let result = sequence.prefill_while(&rows(&TOKENS), workspace, &mut |position| {
+        asked.push(position);
+        position < 10
+    });
+    assert!(result.unwrap().is_none());
+    // Chunks of five rows.
+    assert_eq!((asked, bench.position()), (vec![5, 10], 10));
+    assert_eq!(bench.decode(7).unwrap(), expected(&values(&TOKENS)));
 }
 
 #[track_caller]
@@ -223,35 +356,35 @@ fn check_error<T>(result: Result<T, Error>, expected: Expect) {
 #[test]
 fn errors_say_the_numbers() {
     let Some(gpu) = gpu() else { return };
-    let mut session = session(&gpu);
-    check_error(session.prefill(&[]), expect!["no token was given: a prompt needs at least one"]);
-    session.prefill(&rows(&TOKENS)).unwrap();
+    let mut bench = bench(&gpu);
+    check_error(bench.prefill(&[]), expect!["no token was given: a prompt needs at least one"]);
+    bench.prefill(&rows(&TOKENS)).unwrap();
     check_error(
-        session.prefill(&rows(&[1, 2])),
+        bench.prefill(&rows(&[1, 2])),
         expect![
             "the context is full: 11 of 12 positions are taken, 2 more are needed; shorten the prompt or compile with a longer `--context`"
         ],
     );
-    check_error(session.decode(8), expect!["token 8 is out of range: the vocabulary has 8 tokens"]);
-    check_error(session.truncate(12), expect!["cannot go back to 12 positions: only 11 are taken"]);
+    check_error(bench.decode(8), expect!["token 8 is out of range: the vocabulary has 8 tokens"]);
+    check_error(bench.truncate(12), expect!["cannot go back to 12 positions: only 11 are taken"]);
     check_error(
-        session.prefill(&[Row { token: 0, blend: Blend::row(5) }]),
+        bench.prefill(&[Row { token: 0, blend: Blend::row(5) }]),
         expect!["image rows: row 5 is asked for, there are 5"],
     );
     check_error(
-        session.prefill(&[Row { token: 0, blend: Blend { index: [0, -1, 0, 0], weight: [0.0; 4] } }]),
+        bench.prefill(&[Row { token: 0, blend: Blend { index: [0, -1, 0, 0], weight: [0.0; 4] } }]),
         expect!["image rows: row -1 is asked for, there are 5"],
     );
     // Row 4 is the newline's.
-    check_error(session.encode_tile(2, &[0.0; 6]), expect!["image rows: tile 2 of 2 rows does not fit into 4 rows"]);
+    check_error(bench.encode_tile(2, &[0.0; 6]), expect!["image rows: tile 2 of 2 rows does not fit into 4 rows"]);
     check_error(
-        session.encode_tile(0, &[0.0; 5]),
+        bench.encode_tile(0, &[0.0; 5]),
         expect!["port `pixels` of function `encode_image`: 5 values are no rows of 2"],
     );
-    assert_eq!(session.position(), 11);
-    session.decode(1).unwrap();
+    assert_eq!(bench.position(), 11);
+    bench.decode(1).unwrap();
     check_error(
-        session.decode(1),
+        bench.decode(1),
         expect![
             "the context is full: 12 of 12 positions are taken, 1 more are needed; shorten the prompt or compile with a longer `--context`"
         ],
@@ -263,7 +396,7 @@ fn a_model_without_eyes_refuses_pictures() {
     let Some(gpu) = gpu() else { return };
     let draft = draft();
     let executor = Executor::new(&gpu, &draft.plan, &draft.entries).unwrap();
-    let mut blind = Session::new(executor, &Model { image: None, ..model(&draft) }).unwrap();
+    let mut blind = Bench::of(&crate::Model::new(executor, &Model { image: None, ..model(&draft) }).unwrap());
     check_error(blind.encode_tile(0, &[0.0; 6]), expect!["image rows: this model takes no pictures"]);
     check_error(
         blind.prefill(&[Row { token: 0, blend: Blend::row(0) }]),
@@ -277,7 +410,7 @@ fn logits_have_the_columns_of_the_vocabulary() {
     let draft = draft();
     let executor = Executor::new(&gpu, &draft.plan, &draft.entries).unwrap();
     check_error(
-        Session::new(executor, &Model { vocab_size: 9, ..model(&draft) }),
+        crate::Model::new(executor, &Model { vocab_size: 9, ..model(&draft) }),
         expect!["the plan cannot be executed: `decode` gives 8 logits, the vocabulary has 9"],
     );
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Asks with short answers until turns are forgotten.
-fn fill(chat: &mut Chat<Toy>, script: &[u32]) -> usize {
+fn fill(chat: &mut Chat, script: &[u32]) -> usize {
     for turn in 1.. {
         let answer = ask(chat, &format!("Tell me about number {turn} please."), script);
         assert!(turn < 100, "the context never fills");
@@ -20,7 +20,7 @@ fn full_contexts_forget_the_oldest_turns() {
     let source = "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}\
         <start_of_turn>assistant\n";
     let (mut chat, memory) = chat_of(parts_with(source), 256);
-    chat.parts.system = Some("Be kind.".into());
+    chat.system("Be kind.");
     let script = said(&chat, "Yes");
     let turn = fill(&mut chat, &script);
     assert!(turn > 3);
@@ -60,14 +60,19 @@ fn a_message_that_is_too_long_is_refused_with_both_numbers() {
     assert_eq!(memory.borrow().rows.len(), 40);
     let answer = ask(&mut chat, "And?", &script);
     assert!(answer.forgotten > 0 && answer.text == "Yes");
-    // A failure brings back what was forgotten for it.
-    let before = messages(&chat);
+    // A failure takes nothing from what was said.
     let endless = vec![script[0]; 100];
     try_ask(&mut chat, "More", &[], &endless, 500, None).unwrap();
-    let full = messages(&chat);
-    assert!(full.len() > before.len());
+    let said = chat.said.clone();
     assert!(try_ask(&mut chat, "Again", &[], &[], 500, None).is_err());
-    assert_eq!(messages(&chat), full);
+    assert_eq!(chat.said, said);
+    assert_eq!(ask(&mut chat, "Again", &script).text, "Yes");
+    // Whoever may forget nothing is told both numbers.
+    chat.said.push(message(super::super::Role::User, "One more", &[]));
+    let prompt = Prompt::Messages { messages: chat.said.clone(), tools: Vec::new() };
+    let strict = Request { may_forget: false, ..request(prompt, 9) };
+    let refused = chat.engine.generate(strict, &mut talker::no_events, &AtomicBool::new(false)).unwrap_err();
+    assert!(matches!(refused, crate::Error::Chat(chat::Error::TooLong { context: 40, tokens: 41.. })), "{refused}");
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn the_last_picture_is_kept() {
     let left = messages(&chat);
     assert_eq!((left.len(), left[0].text.as_str(), left[0].pictures), (2, longer.as_str(), 0));
     let refused = try_ask(&mut chat, &longer, &pictures, &script, 99, None).unwrap_err();
-    assert!(matches!(refused, crate::Error::Chat(Error::TooLong { context: 256, tokens: 300.. })), "{refused}");
+    assert!(matches!(refused, crate::Error::Chat(chat::Error::TooLong { context: 256, tokens: 300.. })), "{refused}");
 }
 
 #[test]
@@ -121,20 +126,16 @@ fn placeholders_in_questions_are_text() {
     ask(&mut chat, "And?", &odd);
     assert_eq!(ask(&mut chat, "And?", &script).recomputed, 0);
     // Texts that are continued have placeholders, as ever.
-    let mut sampler = Sampler::new(Sampling::default()).unwrap();
-    let cancel = AtomicBool::new(false);
-    let generation = Generation { sampler: &mut sampler, max_tokens: 9, on_text: &mut |_| (), cancel: &cancel };
-    let question = Question { text: "<image> <image>", pictures: &pictures, described: false };
     expect!["the prompt has 2 places for pictures (`<image>`), but 1 new pictures were given"]
-        .assert_eq(&chat.complete(question, generation).unwrap_err().to_string());
+        .assert_eq(&chat.complete("<image> <image>", &pictures).unwrap_err().to_string());
 }
 
 /// A model that sees, whose tokenizer begins texts with a token, and a template.
-fn with_opening(source: &str) -> (Chat<Toy>, Rc<RefCell<Memory>>) {
+fn with_opening(source: &str) -> (Chat, Rc<RefCell<Memory>>) {
     let (seeing, _) = seer();
     let parsed = Template::parse(source, &[("bos_token".into(), "<bos>".into())].into(), Some("<image>"), UNIX_EPOCH);
     let tokenizer = Tokenizer::from_bytes(&demo("pocket-gemma/tokenizer.json")).unwrap();
-    chat_of(Parts::new("x", tokenizer, Some((parsed.unwrap(), source)), seeing.parts.image, vec![1]).unwrap(), 1024)
+    chat_of(Parts::new("x", tokenizer, Some((parsed.unwrap(), source)), seeing.parts.image.clone(), vec![1]).unwrap(), 1024)
 }
 
 /// As transformers' processors do it, which tokenizers of text models do not.
@@ -167,16 +168,16 @@ fn answers_end_where_the_template_ends_them() {
     ] {
         let (chat, _) = {
             let tokens = [("bos_token".to_owned(), "<bos>".to_owned())].into();
-            chat_of(super::super::toy::parts_of(&demo("pocket-gemma/tokenizer.json"), source, &tokens, vec![1]), 99)
+            chat_of(crate::chat::toy::parts_of(&demo("pocket-gemma/tokenizer.json"), source, &tokens, vec![1]), 99)
         };
         assert_eq!(chat.parts.stop, ends, "{source}");
-        assert_eq!(chat.notes().len(), ends.len() - 1);
+        assert_eq!(chat.parts.notes.len(), ends.len() - 1);
         if ends.contains(&6) {
             expect![
                 "model `talker`: its chat template ends an answer with `<end_of_turn>`, which its configuration does not list as an end (`eos_token_id`); answers end there, too"
             ]
-            .assert_eq(&chat.notes()[0]);
+            .assert_eq(&chat.parts.notes[0]);
         }
     }
-    assert!(talker().0.notes().is_empty());
+    assert!(talker().0.parts.notes.is_empty());
 }

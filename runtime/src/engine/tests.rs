@@ -2,34 +2,93 @@
 
 mod full;
 mod growing;
+mod many;
 
 use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
-use dwindle_bundle::{Resample, Tile, Tiling};
+use dwindle_bundle::{ImageInput, Resample, Tile, Tiling};
 use expect_test::{Expect, expect};
 
-use super::toy::{Memory, Toy, chat_template, demo, parts_with};
-use super::*;
-use crate::sampler::Sampling;
-use crate::template::{Message, Role};
+use super::{Engine, Event, Info, Outcome, Prompt, Request, *};
+use crate::chat::forget::fit;
+use crate::chat::toy::{Memory, Toy, chat_template, demo, parts_with};
+use crate::chat::{Finish, Parts};
+use crate::sequence::Row;
+use crate::template::{Message, Role, Template};
+use crate::tokenizer::Tokenizer;
 
 /// Ends an answer.
 const STOP: u32 = 6;
 
-fn chat_of(parts: Parts, context: u32) -> (Chat<Toy>, Rc<RefCell<Memory>>) {
-    let toy = Toy::new(context);
-    let memory = toy.memory.clone();
-    (Chat::new(toy, parts), memory)
+/// A person who talks with an engine of toys, and remembers what was said.
+struct Chat {
+    engine: Engine<Toy>,
+    said: Vec<super::Message>,
 }
 
-fn talker() -> (Chat<Toy>, Rc<RefCell<Memory>>) {
+impl Deref for Chat {
+    type Target = Talker<Toy>;
+
+    fn deref(&self) -> &Talker<Toy> {
+        &self.engine.talker
+    }
+}
+
+impl DerefMut for Chat {
+    fn deref_mut(&mut self) -> &mut Talker<Toy> {
+        &mut self.engine.talker
+    }
+}
+
+fn message(role: super::Role, text: &str, pictures: &[Picture]) -> super::Message {
+    let shown = pictures.iter().map(|picture| Part::Picture(Arc::new(picture.clone())));
+    let content = shown.chain([Part::Text(text.to_owned())]).collect();
+    super::Message { role, content, tool_calls: Vec::new(), tool_call_id: None, name: None }
+}
+
+fn request(prompt: Prompt, max_tokens: usize) -> Request {
+    Request {
+        prompt,
+        sampling: Sampling::default(),
+        max_tokens: Some(max_tokens),
+        stop: Vec::new(),
+        top_logprobs: None,
+        logit_bias: Vec::new(),
+        mask: None,
+        may_forget: true,
+    }
+}
+
+impl Chat {
+    fn system(&mut self, text: &str) {
+        self.said.insert(0, message(super::Role::System, text, &[]));
+    }
+
+    /// Lets the model continue a text.
+    fn complete(&mut self, text: &str, pictures: &[Picture]) -> Result<Outcome, crate::Error> {
+        let pictures = pictures.iter().cloned().map(Arc::new).collect();
+        let request = request(Prompt::Pictured { text: text.to_owned(), pictures }, 9);
+        self.engine.generate(request, &mut talker::no_events, &AtomicBool::new(false))
+    }
+}
+
+fn chat_of(parts: Parts, context: u32) -> (Chat, Rc<RefCell<Memory>>) {
+    let toy = Toy::new(context);
+    let memory = toy.memory.clone();
+    let engine = Engine { talker: Talker::new(toy, parts), describer: None, info: Info::default() };
+    (Chat { engine, said: Vec::new() }, memory)
+}
+
+fn talker() -> (Chat, Rc<RefCell<Memory>>) {
     chat_of(parts_with(&chat_template()), 1024)
 }
 
 /// The demo's describing model without its weights.
-fn seer() -> (Chat<Toy>, Rc<RefCell<Memory>>) {
+fn seer() -> (Chat, Rc<RefCell<Memory>>) {
     let template = String::from_utf8(demo("pocket-llava/chat_template.jinja")).unwrap();
     let sizes = [[96, 96], [96, 192], [96, 288], [192, 96], [192, 192], [288, 96]];
     let tile = Tile {
@@ -63,13 +122,13 @@ fn picture(name: &str) -> Picture {
 /// Asks, letting the model say `script`, and checks that chat and decoder agree on what is cached.
 #[track_caller]
 fn try_ask(
-    chat: &mut Chat<Toy>,
+    chat: &mut Chat,
     text: &str,
     pictures: &[Picture],
     script: &[u32],
     max_tokens: usize,
     cancel_at: Option<&str>,
-) -> Result<Answer, crate::Error> {
+) -> Result<Outcome, crate::Error> {
     let memory = chat.decoder.memory.clone();
     memory.borrow_mut().script = script.iter().copied().collect();
     let cancel = AtomicBool::new(cancel_at == Some(""));
@@ -80,10 +139,23 @@ fn try_ask(
             cancel.store(true, Ordering::Relaxed);
         }
     };
-    let mut sampler = Sampler::new(Sampling::default()).unwrap();
-    let generation = Generation { sampler: &mut sampler, max_tokens, on_text: &mut on_text, cancel: &cancel };
-    let result = chat.ask(Question { text, pictures, described: false }, generation);
-    let cached: Vec<Option<u32>> = chat.cached.iter().map(|slot| slot.token()).collect();
+    let mut events = |event: Event<'_>| {
+        if let Event::Text { text, .. } = event {
+            on_text(text);
+        }
+        ControlFlow::Continue(())
+    };
+    let before = chat.said.len();
+    chat.said.push(message(super::Role::User, text, pictures));
+    let prompt = Prompt::Messages { messages: chat.said.clone(), tools: Vec::new() };
+    let result = chat.engine.generate(request(prompt, max_tokens), &mut events, &cancel);
+    match &result {
+        Ok(outcome) if !outcome.tokens.is_empty() => {
+            chat.said.push(message(super::Role::Assistant, &outcome.text, &[]));
+        }
+        _ => chat.said.truncate(before),
+    }
+    let cached: Vec<Option<u32>> = chat.cached[0].slots.iter().map(|slot| slot.token()).collect();
     assert_eq!(memory.borrow().tokens(), cached);
     if let Ok(answer) = &result {
         assert_eq!(answer.text, streamed);
@@ -92,29 +164,27 @@ fn try_ask(
 }
 
 #[track_caller]
-fn ask(chat: &mut Chat<Toy>, text: &str, script: &[u32]) -> Answer {
+fn ask(chat: &mut Chat, text: &str, script: &[u32]) -> Outcome {
     try_ask(chat, text, &[], script, 500, None).unwrap()
 }
 
-/// The conversation as a template takes it.
-fn messages(chat: &Chat<Toy>) -> Vec<Message> {
-    let mut messages: Vec<Message> = chat.parts.system.iter().map(|text| Message::new(Role::System, text)).collect();
-    for Exchange { question, pictures, answer, .. } in &chat.history {
-        messages.push(Message { pictures: pictures.len(), ..Message::new(Role::User, question) });
-        messages.extend(answer.iter().map(|said| Message::new(Role::Assistant, &said.text)));
-    }
-    messages
+/// The conversation as a template takes it, without what is forgotten.
+fn messages(chat: &Chat) -> Vec<Message> {
+    let all = chat.engine.lines(&chat.said, None).unwrap();
+    let nothing = |_: &[Line]| Ok(crate::chat::prompt::Prompt { slots: Vec::new(), tail: String::new() });
+    let rest = fit(&all, &chat.cached[0].forgotten, (usize::MAX, usize::MAX), nothing).unwrap();
+    rest.lines.into_iter().map(|line| line.message).collect()
 }
 
 /// The tokens of a text, and the end of an answer.
-fn said(chat: &Chat<Toy>, text: &str) -> Vec<u32> {
+fn said(chat: &Chat, text: &str) -> Vec<u32> {
     let mut tokens = chat.parts.tokenizer.encode(text, false).unwrap();
     tokens.push(chat.parts.stop[chat.parts.stop.len() - 1]);
     tokens
 }
 
 #[track_caller]
-fn check_error(result: Result<Answer, crate::Error>, expected: Expect) {
+fn check_error(result: Result<Outcome, crate::Error>, expected: Expect) {
     expected.assert_eq(&result.unwrap_err().to_string());
 }
 
@@ -162,15 +232,15 @@ fn pictures_take_the_places_of_their_placeholders() {
     assert_eq!((answer.encode.tokens, answer.recomputed), (0, 0));
     assert!(memory.borrow().tiles.is_empty() && answer.prefill.tokens < 20);
 
-    // Two more at once: each is encoded after the one before it was read. Together they are a tile and a newline each, the first
-    // one too, which is read again.
+    // The same one and another at once: each is encoded after the one before it was read, but not twice in a row. Together they are a tile
+    // and a newline each, the first one too, which is read again.
     memory.borrow_mut().prefills.clear();
     let (before, script) = (memory.borrow().rows.len(), [script.clone(), script].concat());
     let answer = try_ask(&mut chat, "And these?", &pictures, &script, 3, None).unwrap();
     assert_eq!((answer.encode.tokens, answer.reshown), (3 * 37, 1));
     assert!(answer.recomputed >= 78 && answer.recomputed < before, "{} of {before}", answer.recomputed);
-    assert_eq!(memory.borrow().prefills.len(), 3);
-    assert_eq!(memory.borrow().tiles.iter().map(|(tile, _)| *tile).collect::<Vec<_>>(), [0, 0, 0]);
+    assert_eq!(memory.borrow().prefills.len(), 2);
+    assert_eq!(memory.borrow().tiles.iter().map(|(tile, _)| *tile).collect::<Vec<_>>(), [0, 0]);
     let shown: Vec<Row> = memory.borrow().rows.iter().filter(|row| row.blend.index[0] >= 0).copied().collect();
     assert_eq!(shown.len(), 3 * 37);
     assert!(shown.chunks(37).all(|rows| rows[0].blend.index[0] == 0 && rows[36].blend.index[0] == 216));
@@ -270,16 +340,20 @@ fn failures_leave_the_conversation_as_it_was() {
     let script = said(&chat, "Yes it is");
     // Cut short, so that a token is pending.
     try_ask(&mut chat, "First", &[], &script, 2, None).unwrap();
-    let (rows, said_before) = (memory.borrow().rows.clone(), messages(&chat));
+    let said_before = messages(&chat);
     for script in [&script[..0], &script[..2]] {
         check_error(
             try_ask(&mut chat, "Second", &[], script, 500, None),
             expect!["the device was lost during a test: nothing left to say; start again"],
         );
-        assert_eq!((&memory.borrow().rows, &messages(&chat)), (&rows, &said_before));
-        assert!(chat.history[0].answer.as_ref().unwrap().tokens.len() > 1);
+        assert_eq!(messages(&chat), said_before);
+        assert!(chat.cached[0].answers[&0].tokens.len() > 1);
     }
-    assert_eq!(ask(&mut chat, "Second", &script).recomputed, 0);
+    // What was read of the second question is still cached, but for its last position and what was said behind it.
+    let before = memory.borrow().rows.len();
+    let second = ask(&mut chat, "Second", &script);
+    assert_eq!((second.cached_tokens, second.prefill.tokens), (second.prompt_tokens - 1, 1));
+    assert_eq!(second.recomputed, before - second.cached_tokens);
 }
 
 #[test]
@@ -309,14 +383,13 @@ fn texts_are_continued_without_a_template() {
     let (mut chat, memory) = talker();
     let script = said(&chat, " there");
     memory.borrow_mut().script = script.iter().copied().collect();
-    let mut sampler = Sampler::new(Sampling::default()).unwrap();
-    let cancel = AtomicBool::new(false);
-    let generation = Generation { sampler: &mut sampler, max_tokens: 9, on_text: &mut |_| (), cancel: &cancel };
-    let answer = chat.complete(Question { text: "Hello", ..Question::default() }, generation).unwrap();
+    let answer = chat.complete("Hello", &[]).unwrap();
     assert_eq!(answer.text, " there");
     let tokens = chat.parts.tokenizer.encode("Hello", true).unwrap();
     assert_eq!((answer.prefill.tokens, tokens[0]), (tokens.len(), 2));
-    assert!(chat.cached.is_empty() && memory.borrow().rows.is_empty());
+    // The same text again is read no further than it must be.
+    memory.borrow_mut().script = script.iter().copied().collect();
+    assert_eq!(chat.complete("Hello", &[]).unwrap().cached_tokens, tokens.len() - 1);
 }
 
 #[test]
