@@ -17,6 +17,7 @@ mod models;
 mod output;
 mod progress;
 mod quantize;
+mod restricted;
 mod run;
 mod said;
 mod schemes;

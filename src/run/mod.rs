@@ -16,7 +16,7 @@ use dwindle_runtime::{Conversation, ConversationOptions, SamplingChoice};
 
 use crate::models::Models;
 use crate::output::note;
-use crate::termination;
+use crate::{restricted, termination};
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -69,6 +69,10 @@ pub struct Options {
     #[arg(long, requires = "prompt", conflicts_with = "system")]
     raw: bool,
 
+    /// Answer with JSON that conforms to the schema in this file
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
+
     /// Print one JSON object: answer, descriptions, tokens and seconds of each phase, memory
     #[arg(long, requires = "prompt")]
     json: bool,
@@ -87,6 +91,9 @@ pub fn run(options: Options) -> Result<()> {
         device: options.models.device.choice(),
     };
     let mut conversation = Conversation::open(&bundle, conversation_options)?;
+    if let Some(file) = &options.json_schema {
+        restricted::restrict(&mut conversation, file)?;
+    }
     let load_seconds = started.elapsed().as_secs_f64();
     conversation.info().notes.iter().for_each(|note| note!("note: {note}"));
     match &options.prompt {

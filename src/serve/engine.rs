@@ -64,6 +64,8 @@ pub struct Info {
     pub sees: bool,
     /// The answering model's chat template.
     pub template: Option<String>,
+    /// Whether that tells of functions.
+    pub knows_tools: bool,
     /// The device.
     pub device: String,
     /// Memory at the worst moment, saved conversations included.

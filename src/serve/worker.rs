@@ -49,7 +49,7 @@ pub enum Stage {
     /// It answers.
     Ready(Arc<Loaded>),
     /// It could not be opened, or broke.
-    Failed(Arc<str>),
+    Failed,
 }
 
 struct Job {
@@ -113,7 +113,7 @@ impl Worker {
             let worked = catch_unwind(AssertUnwindSafe(|| work(&inner, open, idle, &stage)));
             let worked = worked.unwrap_or_else(|_| Err(anyhow!("the engine panicked; this is a bug, please report it")));
             let Err(error) = worked else { return };
-            let _ = stage.send(Stage::Failed(format!("{error:#}").into()));
+            let _ = stage.send(Stage::Failed);
             inner.close(&ApiError::new(500, "the engine failed; the server's log says why"));
             let _ = failed.send(error);
         };
@@ -159,12 +159,12 @@ impl Worker {
         let mut stage = self.stage.clone();
         let wait = async {
             let settled = stage.wait_for(|stage| !matches!(stage, Stage::Loading)).await;
-            settled.map(|stage| stage.clone()).unwrap_or(Stage::Failed("it ended".into()))
+            settled.map(|stage| stage.clone()).unwrap_or(Stage::Failed)
         };
         match tokio::time::timeout(Duration::from_secs(30), wait).await {
             Ok(Stage::Ready(loaded)) => Ok(loaded),
             Ok(Stage::Loading) | Err(_) => Err(ApiError::loading()),
-            Ok(Stage::Failed(_)) => Err(ApiError::new(503, "the engine failed; the server's log says why")),
+            Ok(Stage::Failed) => Err(ApiError::new(503, "the engine failed; the server's log says why")),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::serve::http::guard::Peer;
 use crate::serve::http::reply;
 use crate::serve::pictures;
 use crate::serve::state::Server;
-use crate::serve::tools::Syntax;
+use crate::serve::tools;
 use crate::serve::worker::Stage;
 
 /// Whether it answers.
@@ -22,7 +22,7 @@ pub async fn health(State(server): State<Arc<Server>>) -> Answer {
     match server.worker.stage() {
         Stage::Ready(_) => Ok(reply::json(&json!({ "status": "ok" }))),
         Stage::Loading => Err(ApiError::loading()),
-        Stage::Failed(_) => Err(ApiError::new(503, "the engine failed; the server's log says why")),
+        Stage::Failed => Err(ApiError::new(503, "the engine failed; the server's log says why")),
     }
 }
 
@@ -56,7 +56,7 @@ pub async fn info(State(server): State<Arc<Server>>, Extension(peer): Extension<
         "queue": { "length": waiting, "limit": limit },
         "busy": busy,
         "has_template": info.template.is_some(),
-        "tools": info.template.as_deref().and_then(Syntax::detect).is_some(),
+        "tools": tools::syntax_of(info).is_some(),
         "picture_formats": formats,
         "sampling": {
             "temperature": info.sampling.temperature,

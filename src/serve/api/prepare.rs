@@ -28,20 +28,20 @@ pub struct Prepared {
 /// It asks for what this model cannot do.
 pub async fn chat(server: &Server, loaded: &Arc<Loaded>, chat: Chat) -> Result<Prepared, ApiError> {
     server.check_model(loaded, chat.model.as_deref())?;
-    let Some(template) = &loaded.info.template else {
+    if loaded.info.template.is_none() {
         let message = format!(
             "the model `{}` has no chat template, so it cannot chat; /v1/completions continues texts",
             server.model
         );
         return Err(ApiError::field("model", message).with_code("no_chat_template"));
-    };
+    }
     if !loaded.info.sees && chat.messages.iter().any(|message| !message.pictures.is_empty()) {
         let message = format!("the model `{}` cannot see pictures", server.model);
         return Err(ApiError::field("messages", message).with_code("pictures_not_supported"));
     }
     let mut messages = pictures::complete(chat.messages, server.fetcher.as_ref()).await?;
     name_results(&mut messages);
-    let known = Syntax::detect(template);
+    let known = tools::syntax_of(&loaded.info);
     let is_offered = !chat.tools.is_empty() && chat.choice != Choice::None;
     let mut definitions = Vec::new();
     match known {

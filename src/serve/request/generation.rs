@@ -83,19 +83,11 @@ fn sampling(fields: &Fields<'_>, defaults: &Sampling) -> Result<Sampling, ApiErr
         top_k: fields.integer("top_k", -1, i64::from(u32::MAX))?.map_or(defaults.top_k, |k| k.max(0) as u32),
         min_p: fields.number("min_p", 0.0, 1.0)?.unwrap_or(defaults.min_p),
         repetition_penalty: repetition.unwrap_or(defaults.repetition_penalty),
+        presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(defaults.presence_penalty),
+        frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(defaults.frequency_penalty),
         seed,
-        ..penalties(fields, *defaults)?
+        ..*defaults
     })
-}
-
-/// Penalties by how often a token occurred.
-fn penalties(fields: &Fields<'_>, defaults: Sampling) -> Result<Sampling, ApiError> {
-    for name in ["presence_penalty", "frequency_penalty"] {
-        if fields.number(name, -2.0, 2.0)?.is_some_and(|penalty| penalty != 0.0) {
-            fields.refuse(name, "use `repetition_penalty`")?;
-        }
-    }
-    Ok(defaults)
 }
 
 /// Another one for each request that names none, as users of the API expect.

@@ -123,12 +123,13 @@ fn sampling_reaches_the_engine() {
         "temperature": 0.25, "top_p": 0.5, "top_k": 7, "min_p": 0.125, "repetition_penalty": 1.5, "seed": 42,
         "some_field_of_tomorrow": { "a": 1 }, "user": "me", "store": false, "metadata": {}, "n": 1, "modalities": ["text"],
         "service_tier": "auto", "reasoning_effort": "low", "logit_bias": { "65": -100 }, "parallel_tool_calls": true,
-        "response_format": { "type": "text" }, "presence_penalty": 0, "frequency_penalty": 0.0, "audio": null
+        "response_format": { "type": "text" }, "presence_penalty": 0.5, "frequency_penalty": -1, "audio": null
     });
     assert_eq!(server.chat("hello", fields).status, 200);
     let sampling = *server.seen.sampling.lock().unwrap();
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p), (0.25, 0.5, 7, 0.125));
     assert_eq!((sampling.repetition_penalty, sampling.seed), (1.5, 42));
+    assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (0.5, -1.0));
     server.chat("hello", json!({}));
     let sampling = *server.seen.sampling.lock().unwrap();
     assert_eq!(sampling.temperature, 0.5, "the model's");

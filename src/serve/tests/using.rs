@@ -20,7 +20,7 @@ fn tools() -> Value {
 /// A server whose template knows tools in the way of Qwen.
 fn knowing() -> Running {
     let template = "{% if tools %}<tool_call>{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}";
-    let info = crate::serve::engine::Info { template: Some(template.to_owned()), ..super::toy::info() };
+    let info = crate::serve::engine::Info { template: Some(template.to_owned()), knows_tools: true, ..super::toy::info() };
     Setup { info, ..Setup::default() }.start()
 }
 

@@ -13,8 +13,16 @@ pub use parser::{Parser, Piece};
 pub use prompt::{instruct, without_calls};
 pub use syntax::Syntax;
 
+use super::engine::Info;
 use super::error::ApiError;
 use super::request::fields::Fields;
+
+/// How a model writes calls; `None` where its template does not tell it of functions.
+pub fn syntax_of(info: &Info) -> Option<Syntax> {
+    let template = info.template.as_deref().filter(|_| info.knows_tools)?;
+    // Calls in XML are not read; such models get the instruction instead.
+    Syntax::detect(template)
+}
 
 /// The most functions of a request.
 const MOST_TOOLS: usize = 128;
