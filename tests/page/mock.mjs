@@ -81,6 +81,9 @@ $\\href{javascript:window.hacked='math'}{x}$ and $\\includegraphics{https://atta
 End of the attack.
 `;
 
+/** Different pictures have different descriptions; most of them. */
+const PAPER = "light,cream,white,yellow,pale,bright,warm,sandy,grey,dark,blue,green,pink,plain,striped,dotted".split(",");
+
 const STORY =
   "A red circle and a blue square met at the edge of a sheet of paper. They had never seen anybody like the other. " +
   "The circle rolled, the square stood; together they made a cart. ";
@@ -101,7 +104,7 @@ function script(text, pictures, slow) {
   const pause = slow ? 45 : 4;
   if (/markdown/i.test(text)) return { text: MARKDOWN, pause };
   if (/attack/i.test(text)) return { text: ATTACK, pause };
-  if (/long story/i.test(text)) return { text: STORY.repeat(40), pause: 25 };
+  if (/long story/i.test(text)) return { text: `${STORY.trim()}\n\n`.repeat(60), pause: 25 };
   if (/longest length/i.test(text)) return { text: STORY, pause, finish: "length" };
   if (/break in the middle/i.test(text)) return { text: STORY, pause, error: { message: "The device was lost.", type: "server_error", param: null, code: null } };
   if (/hang up/i.test(text)) return { text: STORY, pause, hangUp: true };
@@ -254,7 +257,7 @@ export async function startMock(options = {}) {
         comment({ phase: "describing", ...place });
         await wait(step * 3);
         describeMs += 1840;
-        described.set(hash, `The image shows a red circle on the left and a blue square on the right, on a plain light background. (${hash.slice(0, 4)})`);
+        described.set(hash, `The image shows a red circle on the left and a blue square on the right, on a ${PAPER[parseInt(hash[0], 16)]} background.`);
       }
       comment({ phase: "described", ...place, text: described.get(hash), cached });
       descriptions.push(described.get(hash));

@@ -60,6 +60,7 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
     }
     await send("Show me some markdown");
     await finished();
+    await page.locator("math mfrac").waitFor();
     await shot(page, name("markdown"));
     await page.locator("#open-settings").evaluate((button) => button.click());
     await shot(page, name("settings"));

@@ -24,13 +24,20 @@ function copyBySelection(/** @type {string} */ text) {
   area.value = text;
   area.className = "hidden";
   area.readOnly = true;
+  // The selection only makes the browser copy; what it copies would have the white space of the box's style.
+  const write = (/** @type {ClipboardEvent} */ event) => {
+    event.clipboardData?.setData("text/plain", text);
+    event.preventDefault();
+  };
   home.append(area);
   area.select();
   area.setSelectionRange(0, text.length);
   let copied = false;
+  document.addEventListener("copy", write);
   try {
     copied = document.execCommand("copy");
   } finally {
+    document.removeEventListener("copy", write);
     area.remove();
     if (before instanceof HTMLElement) before.focus();
   }

@@ -28,6 +28,12 @@ function gauge(name, value, limit, text, title) {
   );
 }
 
+/** One unit is enough where both have the same. */
+function share(/** @type {number} */ part, /** @type {number} */ whole) {
+  const [number, unit] = size(part).split(" ");
+  return `${size(whole).endsWith(unit) ? number : size(part)} of ${size(whole)}`;
+}
+
 /**
  * @param {import("./api.js").Info | null} info
  * @param {number | null} used tokens of the open chat
@@ -41,6 +47,6 @@ export function showGauges(info, used) {
     gauge("Context", used ?? 0, info.context, `${count(used ?? 0)} of ${count(info.context)}`, "How much of what the model can hold this chat takes, in tokens"),
     memory === null
       ? make("div", { class: "gauge" }, make("span", { class: "gauge-name" }, "Memory"), make("span", { class: "gauge-text" }, `planned ${size(info.planned_peak_bytes)}`))
-      : gauge("Memory", memory, info.planned_peak_bytes, `${size(memory)} of ${size(info.planned_peak_bytes)}`, "Memory the server takes now, of the most that it planned"),
+      : gauge("Memory", memory, info.planned_peak_bytes, share(memory, info.planned_peak_bytes), "Memory the server takes now, of the most that it planned"),
   );
 }

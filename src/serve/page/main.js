@@ -165,8 +165,9 @@ async function send(/** @type {string} */ text, /** @type {import("./intake.js")
     await store.savePicture({ id, chat: chat.id, ...picture });
     pictures.push(id);
   }
-  chat.messages.push(newMessage("user", text, pictures));
-  thread.show(chat);
+  const message = newMessage("user", text, pictures);
+  chat.messages.push(message);
+  thread.addUser(message);
   await write();
 }
 

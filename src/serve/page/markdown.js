@@ -57,7 +57,8 @@ const TEXT_RULES = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-const MATH_RULES = { USE_PROFILES: { mathMl: true }, FORBID_ATTR: ["href", "xlink:href", "src"], ADD_ATTR: ["style"], IN_PLACE: true };
+/** The box around a formula is ours; sanitizing begins there. */
+const MATH_RULES = { USE_PROFILES: { mathMl: true }, ADD_TAGS: ["div"], FORBID_ATTR: ["href", "xlink:href", "src"], ADD_ATTR: ["style"], IN_PLACE: true };
 
 /** @returns {DocumentFragment} */
 function sanitized(/** @type {string} */ html) {

@@ -73,6 +73,8 @@ export async function typeset(root, sanitize) {
   const temml = await load().catch(() => null);
   if (!temml) return;
   for (const formula of formulas) {
+    // The text may have been drawn again, and typeset, while the library was loaded.
+    if (formula.hasAttribute("data-set")) continue;
     const source = formula.textContent ?? "";
     const display = formula.classList.contains("display");
     const box = document.createElement("div");

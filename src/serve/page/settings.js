@@ -39,9 +39,9 @@ export function openSettings({ settings, info, system, save, saveSystem }) {
     "Settings",
     [
       instructions(settings, system, save, saveSystem),
-      sampling(settings, info, save),
       appearance(),
       reading(settings, save),
+      sampling(settings, info, save),
       key(settings, save),
       info ? about(info) : null,
     ],
@@ -120,7 +120,8 @@ function sampling(settings, info, save) {
       input.dispatchEvent(new Event("change"));
     }
   } }, "Back to the model’s own values");
-  return section("Answers", make("p", { class: "quiet" }, "Empty fields use the model’s own values, shown in grey."), grid, reset);
+  const note = make("p", { class: "quiet" }, "Empty fields use the model’s own values, shown in grey.");
+  return make("section", { class: "setting-group" }, make("details", { class: "setting-more" }, make("summary", {}, "How answers are chosen (sampling)"), note, grid, reset));
 }
 
 function appearance() {

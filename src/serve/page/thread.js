@@ -18,6 +18,8 @@ export class Thread {
     this.scroller = byId("scroller");
     this.toEnd = byId("to-end");
     this.following = true;
+    /** @type {AnswerView | null} */
+    this.last = null;
     this.scroller.addEventListener("scroll", () => this.#noticeScroll(), { passive: true });
     this.toEnd.addEventListener("click", () => this.follow());
     // Pictures and formulas change heights after they are drawn.
@@ -45,6 +47,7 @@ export class Thread {
   /** @param {Chat} chat */
   show(chat) {
     this.list.replaceChildren();
+    this.last = null;
     chat.messages.forEach((message, index) => {
       if (index === chat.skipped && index > 0) this.list.append(make("li", { class: "divider" }, "The model no longer sees the messages above."));
       if (message.role === "user") {
@@ -56,8 +59,20 @@ export class Thread {
       view.text();
       view.finish(index === chat.messages.length - 1);
       this.list.append(view.element);
+      this.last = view;
     });
     byId("welcome").hidden = chat.messages.length > 0;
+    this.follow();
+  }
+
+  /**
+   * Adds a message of the user; the answer before it can no longer be made anew.
+   * @param {Message} message
+   */
+  addUser(message) {
+    this.last?.finish(false);
+    this.list.append(new UserView(message, this.actions).element);
+    byId("welcome").hidden = true;
     this.follow();
   }
 
@@ -68,6 +83,7 @@ export class Thread {
   addAnswer(message) {
     const view = new AnswerView(message, this.actions);
     this.list.append(view.element);
+    this.last = view;
     this.follow();
     return view;
   }
