@@ -173,7 +173,12 @@ fn chunks_and_single_tokens_on(target: TargetName) {
         for &token in first {
             sequence.decode(token, &mut workspace).unwrap();
         }
-        assert_close(&format!("{name} token by token"), sequence.decode(*last, &mut workspace).unwrap(), &whole, CHUNKS);
+        assert_close(
+            &format!("{name} token by token"),
+            sequence.decode(*last, &mut workspace).unwrap(),
+            &whole,
+            CHUNKS,
+        );
     }
 }
 
@@ -250,7 +255,11 @@ fn check_features(model: &str, names: &[&str], target: TargetName) {
             let part = pixels.chunks(pixels.len() / tiles).nth(tile).unwrap();
             sequence.encode_tile(tile as u32, part, &mut workspace).unwrap();
             let rows = (wanted.len() / tiles / 64) as u32;
-            let features = sequence.model().executor().read_output::<f32>("encode_image", "projected", rows, workspace.memory()).unwrap();
+            let features = sequence
+                .model()
+                .executor()
+                .read_output::<f32>("encode_image", "projected", rows, workspace.memory())
+                .unwrap();
             let wanted = wanted.chunks(wanted.len() / tiles).nth(tile).unwrap();
             assert_close(&format!("{model} {name} tile {tile}"), &features, wanted, LOGITS);
         }

@@ -14,6 +14,7 @@ mod memory;
 mod mlc;
 mod outputs;
 mod pictures;
+mod serve;
 mod shortened;
 mod targets;
 mod terminal;

@@ -28,7 +28,8 @@ fn files(folders: &[&str], extension: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-const CODE: [&str; 9] = ["schemes", "quant", "compiler", "constrain", "runtime", "src", "tests", "benches", "fuzz/fuzz_targets"];
+const CODE: [&str; 9] =
+    ["schemes", "quant", "compiler", "constrain", "runtime", "src", "tests", "benches", "fuzz/fuzz_targets"];
 
 /// Prints all violations at once.
 #[track_caller]
@@ -212,7 +213,8 @@ fn packages_depend_in_the_direction_of_the_data() {
         ("dwindle-quant", &["dwindle-schemes"]),
         ("dwindle-bundle", &[]),
         ("dwindle-compiler", &["dwindle-schemes", "dwindle-quant", "dwindle-bundle"]),
-        ("dwindle-runtime", &["dwindle-bundle"]),
+        ("dwindle-native", &["dwindle-bundle"]),
+        ("dwindle-runtime", &["dwindle-bundle", "dwindle-native"]),
         ("dwindle-constrain", &["dwindle-runtime"]),
         (
             "dwindle",

@@ -63,7 +63,8 @@ impl Grammar {
                 for (name, call) in names.iter().zip(calls) {
                     let schema = embedded(&call.arguments)?;
                     let (before, after) = (literal(&call.before), literal(&call.after));
-                    let _ = writeln!(text, "{name}: {before} arguments_{name} {after}\narguments_{name}: %json {schema}");
+                    let _ =
+                        writeln!(text, "{name}: {before} arguments_{name} {after}\narguments_{name}: %json {schema}");
                 }
                 Ok(text)
             }

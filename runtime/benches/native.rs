@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use dwindle_bundle::native::{Float, Layout, MatMul, Matrix, NativeKernel, Storage, Zero};
 use dwindle_bundle::{Access, Binding, Buffer, BufferKind, Call, Extent, Function, Kernel, Plan, Port, PortType, Step};
-use dwindle_runtime::device::{Device, Workspace};
 use dwindle_runtime::device::cpu::{Cpu, Options};
+use dwindle_runtime::device::{Device, Workspace};
 use dwindle_runtime::{Executor, Lane};
 
 /// Weights that a round goes through, so that they come from memory and not from a cache.

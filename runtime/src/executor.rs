@@ -179,13 +179,7 @@ impl Executor {
         Ok(values)
     }
 
-    fn submit(
-        &self,
-        function: &str,
-        call: Call,
-        lane: &mut Lane<'_>,
-        read: Option<(usize, u64)>,
-    ) -> Result<(), Error> {
+    fn submit(&self, function: &str, call: Call, lane: &mut Lane<'_>, read: Option<(usize, u64)>) -> Result<(), Error> {
         let steps = &find(&self.plan, function)?.steps;
         let grids = grids(&self.plan, function, call, self.program.max_grid())?;
         lane.workspace.prepare(&self.plan, function, steps, lane.states)?;

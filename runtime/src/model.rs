@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dwindle_bundle::{Bundle, BufferKind, Function, ImageInput};
+use dwindle_bundle::{BufferKind, Bundle, Function, ImageInput};
 
 use crate::Error;
 use crate::device::Device;
@@ -48,11 +48,7 @@ impl Model {
         Model::of(Executor::unloaded(device, &model.plan, bundle)?, model, Some(bundle.clone()))
     }
 
-    fn of(
-        executor: Executor,
-        model: &dwindle_bundle::Model,
-        bundle: Option<Bundle>,
-    ) -> Result<Arc<Model>, Error> {
+    fn of(executor: Executor, model: &dwindle_bundle::Model, bundle: Option<Bundle>) -> Result<Arc<Model>, Error> {
         for (name, function) in &executor.plan().functions {
             for port in function.outputs.iter().filter(|port| port.name == "logits") {
                 if port.columns != model.vocab_size {

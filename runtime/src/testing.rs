@@ -7,9 +7,9 @@ use dwindle_bundle::{
 };
 
 use crate::Error;
+use crate::device;
 use crate::device::gpu::{Gpu, Options};
 use crate::executor::{Element, Executor, Lane, States};
-use crate::device;
 
 /// A target that needs these limits.
 pub(crate) fn target(needs: &[(&str, u64)]) -> Target {

@@ -60,7 +60,10 @@ fn key(options: &Options) -> Result<Option<Key>> {
     let given = options.api_key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty()));
     match given {
         Some(key) if key.len() < LEAST_KEY => {
-            bail!("the API key has {} characters; use at least {LEAST_KEY}, such as those of `openssl rand -hex 16`", key.len())
+            bail!(
+                "the API key has {} characters; use at least {LEAST_KEY}, such as those of `openssl rand -hex 16`",
+                key.len()
+            )
         }
         Some(key) => Ok(Some(Key::new(&key))),
         None => Ok(None),

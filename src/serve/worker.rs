@@ -111,13 +111,17 @@ impl Worker {
         let inner = Arc::clone(&shared);
         let work = move || {
             let worked = catch_unwind(AssertUnwindSafe(|| work(&inner, open, idle, &stage)));
-            let worked = worked.unwrap_or_else(|_| Err(anyhow!("the engine panicked; this is a bug, please report it")));
+            let worked =
+                worked.unwrap_or_else(|_| Err(anyhow!("the engine panicked; this is a bug, please report it")));
             let Err(error) = worked else { return };
             let _ = stage.send(Stage::Failed);
             inner.close(&ApiError::new(500, "the engine failed; the server's log says why"));
             let _ = failed.send(error);
         };
-        std::thread::Builder::new().name("engine".to_owned()).spawn(work).context("cannot start the engine's thread")?;
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(work)
+            .context("cannot start the engine's thread")?;
         Ok(Worker { shared, stage: watching })
     }
 

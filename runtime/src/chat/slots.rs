@@ -138,11 +138,14 @@ mod tests {
         let row = |picture, row| Slot::Picture { picture: PictureHash(picture), row, is_among_others: false };
         let slots = [text, row(4, 0), row(4, 1), text, row(5, 0), row(6, 0), text];
         let parts: Vec<_> = by_picture(&slots).collect();
-        assert_eq!(parts, [
-            (Some(PictureHash(4)), &slots[..4]),
-            (Some(PictureHash(5)), &slots[4..5]),
-            (Some(PictureHash(6)), &slots[5..]),
-        ]);
+        assert_eq!(
+            parts,
+            [
+                (Some(PictureHash(4)), &slots[..4]),
+                (Some(PictureHash(5)), &slots[4..5]),
+                (Some(PictureHash(6)), &slots[5..]),
+            ]
+        );
         assert_eq!(by_picture(&slots[..1]).collect::<Vec<_>>(), [(None, &slots[..1])]);
         assert_eq!(by_picture(&[]).count(), 0);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dwindle_bundle::{
-    Ensemble, ImageInput, Memory, Model, Plan, Residency, Resample, SamplingDefaults, Text, Tile, Tiling,
+    Ensemble, ImageInput, Memory, Model, Plan, Resample, Residency, SamplingDefaults, Text, Tile, Tiling,
 };
 use expect_test::{Expect, expect};
 

@@ -4,8 +4,8 @@
 //! [`States`] are what one sequence has of it, and a [`Workspace`] is what a call works in. The executor checks ports and calls
 //! itself, and needs of these only what is asked for here.
 
-pub mod cpu;
 mod bindings;
+pub mod cpu;
 mod entries;
 pub mod gpu;
 

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::Engine;
 use super::talker::Cached;
+use crate::chat::Decoder;
 use crate::chat::prompt::{Answers, Said};
 use crate::chat::slots::Slot;
-use crate::chat::Decoder;
 use crate::image::PictureHash;
 
 const MAGIC: [u8; 8] = *b"DWNDLSEQ";

@@ -94,7 +94,8 @@ async fn streamed(
             events.data(&head.chunk(json!({ "role": "assistant", "content": "" }), None, None)).await?;
         }
         for piece in pieces {
-            let logprobs = (with_logprobs && !waiting.is_empty()).then(|| figures::logprobs(&std::mem::take(&mut waiting)));
+            let logprobs =
+                (with_logprobs && !waiting.is_empty()).then(|| figures::logprobs(&std::mem::take(&mut waiting)));
             events.data(&head.chunk(delta(&piece), None, logprobs)).await?;
         }
         if let Some(outcome) = outcome {

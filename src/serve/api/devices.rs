@@ -61,7 +61,11 @@ fn only_full(access: &Access) -> Result<(), ApiError> {
 }
 
 /// The paired devices, and the address that pairs the next one.
-pub async fn list(State(server): State<Arc<Server>>, Extension(access): Extension<Access>, headers: HeaderMap) -> Answer {
+pub async fn list(
+    State(server): State<Arc<Server>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+) -> Answer {
     only_full(&access)?;
     let failed = |error: anyhow::Error| ApiError::new(500, error.to_string());
     let current = crate::serve::http::guard::cookie(&headers).and_then(|secret| server.lan.device_of(secret));

@@ -48,9 +48,7 @@ pub fn finish_reason(outcome: &Outcome, calls: usize) -> &'static str {
 
 /// `logprobs.content` of a chat.
 pub fn logprobs(tokens: &[TokenInfo]) -> Value {
-    let entry = |bytes: &[u8], logprob: f32| {
-        json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes })
-    };
+    let entry = |bytes: &[u8], logprob: f32| json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes });
     let content = tokens.iter().map(|token| {
         let mut value = entry(&token.bytes, token.logprob);
         value["top_logprobs"] = token.top.iter().map(|(_, bytes, logprob)| entry(bytes, *logprob)).collect();

@@ -56,7 +56,9 @@ pub async fn chat(server: &Server, loaded: &Arc<Loaded>, chat: Chat) -> Result<P
     }
     let mut syntax = is_offered.then(|| known.unwrap_or(Syntax::Hermes));
     let mut grammar = chat.format;
-    if let Some((calls, written)) = syntax.and_then(|syntax| tools::grammar(syntax, &chat.tools, &chat.choice, chat.parallel)) {
+    if let Some((calls, written)) =
+        syntax.and_then(|syntax| tools::grammar(syntax, &chat.tools, &chat.choice, chat.parallel))
+    {
         grammar = Some(calls);
         syntax = Some(written);
     }

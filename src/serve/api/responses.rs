@@ -80,7 +80,8 @@ impl Response {
             _ => self.items.iter().enumerate().map(item).collect(),
         };
         let incomplete = (status == "incomplete").then(|| json!({ "reason": "max_output_tokens" }));
-        let error = error.map(|error| json!({ "code": error.code.unwrap_or("server_error"), "message": error.message }));
+        let error =
+            error.map(|error| json!({ "code": error.code.unwrap_or("server_error"), "message": error.message }));
         let mut object = json!({
             "id": self.id,
             "object": "response",
@@ -199,13 +200,19 @@ impl Response {
         let index = self.items.len() - 1;
         let mut events = match item {
             Item::Message { id, text } => vec![
-                ("response.output_text.done", json!({
-                    "item_id": id, "output_index": index, "content_index": 0, "text": text,
-                    "logprobs": self.logprobs(&self.tokens),
-                })),
-                ("response.content_part.done", json!({
-                    "item_id": id, "output_index": index, "content_index": 0, "part": self.part(text),
-                })),
+                (
+                    "response.output_text.done",
+                    json!({
+                        "item_id": id, "output_index": index, "content_index": 0, "text": text,
+                        "logprobs": self.logprobs(&self.tokens),
+                    }),
+                ),
+                (
+                    "response.content_part.done",
+                    json!({
+                        "item_id": id, "output_index": index, "content_index": 0, "part": self.part(text),
+                    }),
+                ),
             ],
             Item::Call { id, name, arguments, .. } => vec![(
                 "response.function_call_arguments.done",
@@ -242,12 +249,7 @@ fn status(outcome: &Outcome) -> &'static str {
     if outcome.finish == Finish::Length { "incomplete" } else { "completed" }
 }
 
-async fn streamed(
-    events: Events,
-    mut ticket: Ticket,
-    mut response: Response,
-    mut parser: Parser,
-) -> Result<(), Left> {
+async fn streamed(events: Events, mut ticket: Ticket, mut response: Response, mut parser: Parser) -> Result<(), Left> {
     for name in ["response.created", "response.in_progress"] {
         let begun = json!({ "response": response.object("in_progress", None, None) });
         response.tell(&events, vec![(name, begun)]).await?;

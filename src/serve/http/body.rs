@@ -82,7 +82,9 @@ impl Bodies {
         };
         match parsed {
             Ok(value) => Ok(Parsed { value, share }),
-            Err(why) => Err(ApiError::bad(format!("the request's body is no valid JSON: {why}")).with_code("invalid_json")),
+            Err(why) => {
+                Err(ApiError::bad(format!("the request's body is no valid JSON: {why}")).with_code("invalid_json"))
+            }
         }
     }
 }

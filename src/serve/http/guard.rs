@@ -86,10 +86,13 @@ pub fn cookie(headers: &HeaderMap) -> Option<&str> {
 pub fn unauthorized(key: Option<&Key>, had_key: bool) -> ApiError {
     let (message, code) = match (key, had_key) {
         (Some(_), true) => ("Incorrect API key provided.", "invalid_api_key"),
-        (Some(_), false) => {
-            ("You didn't provide an API key: send it as `Authorization: Bearer KEY`, or pair this device.", "missing_api_key")
+        (Some(_), false) => (
+            "You didn't provide an API key: send it as `Authorization: Bearer KEY`, or pair this device.",
+            "missing_api_key",
+        ),
+        (None, _) => {
+            ("This device is not paired: open the address with the token that the server prints.", "not_paired")
         }
-        (None, _) => ("This device is not paired: open the address with the token that the server prints.", "not_paired"),
     };
     ApiError::new(401, message).with_code(code)
 }

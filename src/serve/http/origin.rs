@@ -38,7 +38,9 @@ impl Allowed {
                 continue;
             }
             let parsed: Option<Uri> = origin.parse().ok();
-            let is_origin = |uri: &Uri| uri.scheme().is_some() && uri.host().is_some() && uri.path() == "/" && uri.query().is_none();
+            let is_origin = |uri: &Uri| {
+                uri.scheme().is_some() && uri.host().is_some() && uri.path() == "/" && uri.query().is_none()
+            };
             if !parsed.as_ref().is_some_and(is_origin) || origin.ends_with('/') {
                 bail!("--allow-origin {origin}: expected a scheme and a host like http://localhost:3000");
             }
@@ -98,7 +100,8 @@ impl Allowed {
 
 fn refused(origin: &str) -> ApiError {
     let origin: String = origin.chars().take(100).collect();
-    let message = format!("requests from {origin} are not accepted; start the server with `--allow-origin` to accept them");
+    let message =
+        format!("requests from {origin} are not accepted; start the server with `--allow-origin` to accept them");
     ApiError::new(403, message).with_code("origin_not_allowed")
 }
 
@@ -129,12 +132,20 @@ mod tests {
     fn names_of_others_are_refused() {
         let allowed = Allowed::new(&["Chat.Example.org".to_owned()], &[], false).unwrap();
         for host in [
-            "localhost", "localhost:80", "127.0.0.1:8080", "[::1]:8080", "[::1]", "192.168.1.5:1", "app.localhost:3",
+            "localhost",
+            "localhost:80",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "192.168.1.5:1",
+            "app.localhost:3",
             "chat.example.org:443",
         ] {
             assert_eq!(check(&allowed, host, &[]), Ok(None), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "example.org", "notlocalhost"] {
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "example.org", "notlocalhost"]
+        {
             assert!(check(&allowed, host, &[]).is_err(), "{host}");
         }
         let mut two = HeaderMap::new();
@@ -167,7 +178,10 @@ mod tests {
     fn lists_of_the_user() {
         assert!(Allowed::new(&[], &["*".to_owned()], false).is_err());
         let any = Allowed::new(&[], &["*".to_owned()], true).unwrap();
-        assert_eq!(check(&any, "localhost", &[("origin", "http://a.example")]), Ok(Some("http://a.example".to_owned())));
+        assert_eq!(
+            check(&any, "localhost", &[("origin", "http://a.example")]),
+            Ok(Some("http://a.example".to_owned()))
+        );
         for wrong in ["localhost:3000", "http://a/", "http://a/b", "nonsense"] {
             assert!(Allowed::new(&[], &[wrong.to_owned()], false).is_err(), "{wrong}");
         }

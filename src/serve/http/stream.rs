@@ -125,7 +125,9 @@ pub fn progress(update: &Update) -> Option<Value> {
         Update::Described { picture, pictures, text, cached } => json!({
             "phase": "described", "picture": picture, "pictures": pictures, "text": text, "cached": cached
         }),
-        Update::Encoding { picture, pictures } => json!({ "phase": "encoding", "picture": picture, "pictures": pictures }),
+        Update::Encoding { picture, pictures } => {
+            json!({ "phase": "encoding", "picture": picture, "pictures": pictures })
+        }
         Update::Prefill { done, total, cached } => {
             json!({ "phase": "prefill", "done": done, "total": total, "cached": cached })
         }

@@ -14,7 +14,11 @@ fn code(text: &str) -> Result<QrCode> {
 /// The text is too long.
 pub fn terminal(text: &str) -> Result<String> {
     // Most terminals are dark, so light modules are drawn; scanners read the inverse as well.
-    Ok(code(text)?.render::<unicode::Dense1x2>().dark_color(unicode::Dense1x2::Light).light_color(unicode::Dense1x2::Dark).build())
+    Ok(code(text)?
+        .render::<unicode::Dense1x2>()
+        .dark_color(unicode::Dense1x2::Light)
+        .light_color(unicode::Dense1x2::Dark)
+        .build())
 }
 
 /// A code as SVG.

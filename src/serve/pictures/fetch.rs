@@ -84,7 +84,8 @@ impl Fetcher {
         let fetched = tokio::task::spawn_blocking(move || get(&agent, &url)).await;
         let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
         let file = fetched.map_err(|why| {
-            ApiError::field(field.clone(), format!("the picture cannot be fetched: {why}")).with_code("invalid_image_url")
+            ApiError::field(field.clone(), format!("the picture cannot be fetched: {why}"))
+                .with_code("invalid_image_url")
         })?;
         super::check(&file, &field)?;
         Ok(file)
@@ -145,10 +146,21 @@ mod tests {
     fn private_addresses_are_not_connected_to() {
         let port = server(|_, stream| drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")));
         let fetcher = Fetcher::new();
-        for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254", "2130706433", "0x7f.1"] {
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "0.0.0.0",
+            "169.254.169.254",
+            "2130706433",
+            "0x7f.1",
+        ] {
             let why = fetch(&fetcher, format!("http://{host}:{port}/a.png")).unwrap_err();
             assert!(
-                why.contains("not on the public internet") || why.contains("no such host") || why.contains("connection failed"),
+                why.contains("not on the public internet")
+                    || why.contains("no such host")
+                    || why.contains("connection failed"),
                 "{host}: {why}"
             );
             assert!(!why.contains("status"), "{host} was asked: {why}");
@@ -161,7 +173,9 @@ mod tests {
         let public = |address: IpAddr| address == IpAddr::from([127, 0, 0, 1]);
         let port = server(|path, stream| {
             let answer = match path {
-                "/away" => "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:1/x\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                "/away" => {
+                    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:1/x\r\nContent-Length: 0\r\n\r\n".to_owned()
+                }
                 "/loop" => "HTTP/1.1 302 Found\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n".to_owned(),
                 "/gone" => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
                 "/text" => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_owned(),

@@ -7,9 +7,9 @@ mod fetch;
 use axum::body::Bytes;
 use dwindle_runtime::image::{self, Picture};
 
+use super::draft::{Piece, Said};
 use super::error::ApiError;
 use super::request::messages::Unfetched;
-use super::draft::{Piece, Said};
 
 pub use fetch::Fetcher;
 

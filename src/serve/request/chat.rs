@@ -55,8 +55,7 @@ pub fn read(body: &Value, defaults: &Sampling, vocab_size: u32) -> Result<Chat, 
         Some(list) => list,
         None => return Err(fields.required("messages").err().unwrap_or_else(|| ApiError::bad("no messages"))),
     };
-    let mut generation =
-        Generation::read(&fields, defaults, &["max_tokens", "max_completion_tokens"], vocab_size)?;
+    let mut generation = Generation::read(&fields, defaults, &["max_tokens", "max_completion_tokens"], vocab_size)?;
     let top = fields.integer("top_logprobs", 0, MOST_TOP_LOGPROBS)?;
     match fields.boolean("logprobs")?.unwrap_or(false) {
         true => generation.top_logprobs = Some(top.unwrap_or(0) as usize),
@@ -69,7 +68,10 @@ pub fn read(body: &Value, defaults: &Sampling, vocab_size: u32) -> Result<Chat, 
     let choice = tools::read_choice(&fields, &tools)?;
     let format = generation::format(fields.object("response_format")?)?;
     if format.is_some() && choice.must_call() {
-        return Err(ApiError::field("response_format", "`response_format` and a required `tool_choice` exclude each other"));
+        return Err(ApiError::field(
+            "response_format",
+            "`response_format` and a required `tool_choice` exclude each other",
+        ));
     }
     let stream = fields.boolean("stream")?.unwrap_or(false);
     let options = fields.object("stream_options")?;

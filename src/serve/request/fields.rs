@@ -210,7 +210,10 @@ mod tests {
             message(fields.integer("half", 0, 5).unwrap_err()),
             "a.half: `a.half` must be an integer, not a number"
         );
-        assert_eq!(message(fields.integer("far", 0, 5).unwrap_err()), "a.far: `a.far` is 9; it must be between 0 and 5");
+        assert_eq!(
+            message(fields.integer("far", 0, 5).unwrap_err()),
+            "a.far: `a.far` is 9; it must be between 0 and 5"
+        );
         assert_eq!(fields.number("half", 0.0, 1.0).unwrap(), Some(0.5));
         assert_eq!(
             message(fields.number("far", 0.0, 1.0).unwrap_err()),

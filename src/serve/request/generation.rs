@@ -103,7 +103,8 @@ fn stops(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
         None => Vec::new(),
         Some(Value::String(text)) => vec![text.clone()],
         Some(Value::Array(list)) => {
-            let text = |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| wrong("stop", "a list of strings", item));
+            let text =
+                |item: &Value| item.as_str().map(str::to_owned).ok_or_else(|| wrong("stop", "a list of strings", item));
             list.iter().map(text).collect::<Result<_, _>>()?
         }
         Some(other) => return Err(wrong("stop", "a string or a list of strings", other)),
@@ -121,7 +122,10 @@ fn biases(fields: &Fields<'_>, vocab_size: u32) -> Result<Vec<(u32, f32)>, ApiEr
     let mut list = Vec::new();
     for (name, value) in biases.entries() {
         let token: u32 = name.parse().ok().filter(|token| *token < vocab_size).ok_or_else(|| {
-            ApiError::field("logit_bias", format!("`logit_bias` names the token `{name}`; tokens are 0 to {}", vocab_size.saturating_sub(1)))
+            ApiError::field(
+                "logit_bias",
+                format!("`logit_bias` names the token `{name}`; tokens are 0 to {}", vocab_size.saturating_sub(1)),
+            )
         })?;
         let bias = value.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
         let bias = bias.ok_or_else(|| ApiError::field("logit_bias", "biases must be numbers between -100 and 100"))?;

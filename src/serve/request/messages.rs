@@ -60,7 +60,8 @@ fn message(fields: &Fields<'_>) -> Result<Unfetched, ApiError> {
         "assistant" => Role::Assistant,
         "tool" => Role::Tool,
         other => {
-            let message = format!("the role `{other}` is not supported; use system, developer, user, assistant or tool");
+            let message =
+                format!("the role `{other}` is not supported; use system, developer, user, assistant or tool");
             return Err(ApiError::field(fields.path("role"), message).with_code("invalid_value"));
         }
     };
@@ -135,7 +136,10 @@ pub fn content(
             pieces.push(Piece::Picture(axum::body::Bytes::new()));
         }
         "input_audio" | "audio" => {
-            return Err(ApiError::unsupported(part.path("type"), "audio is not supported: no model of this server hears"));
+            return Err(ApiError::unsupported(
+                part.path("type"),
+                "audio is not supported: no model of this server hears",
+            ));
         }
         "file" | "input_file" => {
             return Err(ApiError::unsupported(part.path("type"), "files are not supported; send text or pictures"));

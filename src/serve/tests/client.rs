@@ -137,7 +137,8 @@ impl Reply {
                 data.push(Value::from("[DONE]"));
             } else {
                 let line = event.lines().last().unwrap();
-                let line = line.strip_prefix("data: ").unwrap_or_else(|| panic!("neither data nor progress: {event:?}"));
+                let line =
+                    line.strip_prefix("data: ").unwrap_or_else(|| panic!("neither data nor progress: {event:?}"));
                 data.push(serde_json::from_str(line).unwrap());
             }
         }

@@ -153,7 +153,14 @@ fn messages_of_all_roles_and_forms() {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let prompts = server.seen.prompts.lock().unwrap();
     let prompt = prompts.last().unwrap();
-    for part in ["System: Be brief.", "System: And kind.", "User: ab", "{\"name\":\"look\",\"arguments\":{\"at\":1}}", "found", "hello"] {
+    for part in [
+        "System: Be brief.",
+        "System: And kind.",
+        "User: ab",
+        "{\"name\":\"look\",\"arguments\":{\"at\":1}}",
+        "found",
+        "hello",
+    ] {
         assert!(prompt.contains(part), "{part} in {prompt}");
     }
     assert!(prompt.contains("The result of look:"), "the result names its function: {prompt}");

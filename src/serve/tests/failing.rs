@@ -11,9 +11,16 @@ fn paths_and_methods() {
     assert_eq!(server.get("/v1/chat/completions").error().0, 405);
     assert_eq!(server.post("/v1/models", &json!({})).error().0, 405);
     assert_eq!(server.connect().request("BREW", "/v1/models", &[], b"").error().0, 405);
-    for path in ["/page/../main.rs", "/page/%2e%2e/main.rs", "/page/..%2f..%2fetc/passwd", "/page//etc/passwd", "/page/index.html",
-        "/../../etc/passwd", "/page/files.rs", "/page/vendor/"]
-    {
+    for path in [
+        "/page/../main.rs",
+        "/page/%2e%2e/main.rs",
+        "/page/..%2f..%2fetc/passwd",
+        "/page//etc/passwd",
+        "/page/index.html",
+        "/../../etc/passwd",
+        "/page/files.rs",
+        "/page/vendor/",
+    ] {
         let reply = server.get(path);
         assert_eq!(reply.status, 404, "{path}: {}", reply.text());
     }
@@ -79,7 +86,10 @@ fn fields_that_cannot_be_met_are_named() {
         (json!({ "messages": [{ "role": "user" }] }), "messages[0].content"),
         (json!({ "messages": [{ "role": "user", "content": 5 }] }), "messages[0].content"),
         (json!({ "messages": [{ "role": "tool", "content": "x" }] }), "messages[0].tool_call_id"),
-        (json!({ "messages": [{ "role": "user", "content": [{ "type": "input_audio" }] }] }), "messages[0].content[0].type"),
+        (
+            json!({ "messages": [{ "role": "user", "content": [{ "type": "input_audio" }] }] }),
+            "messages[0].content[0].type",
+        ),
         (json!({ "messages": [{ "role": "user", "content": [{ "type": "dance" }] }] }), "messages[0].content[0].type"),
         (
             json!({ "messages": [{ "role": "assistant", "tool_calls": [{ "function": { "name": "f", "arguments": "{" } }] }] }),

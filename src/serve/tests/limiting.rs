@@ -73,7 +73,8 @@ fn headers_that_are_too_many_or_too_long() {
     let server = start();
     let status = |headers: String| {
         let mut client = server.connect();
-        let _ = client.stream.write_all(format!("GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes());
+        let _ =
+            client.stream.write_all(format!("GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes());
         client.head().status
     };
     assert_eq!(status((0..40).map(|n| format!("X-{n}: y\r\n")).collect()), 200);

@@ -99,7 +99,8 @@ fn a_slow_reader_holds_nobody_up() {
 #[test]
 fn answers_are_given_in_order_to_everybody() {
     let server = start();
-    let mut clients: Vec<Client> = (0..12).map(|number| send(&server, &format!("say {number}"), number % 2 == 0)).collect();
+    let mut clients: Vec<Client> =
+        (0..12).map(|number| send(&server, &format!("say {number}"), number % 2 == 0)).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         let reply = client.reply();
         assert_eq!(reply.status, 200);

@@ -72,7 +72,10 @@ fn events_of_a_call() {
     let events = named(&server.post("/v1/responses", &body));
     let of = |wanted: &str| events.iter().filter(|(name, _)| name == wanted).map(|(_, data)| data).collect::<Vec<_>>();
     let added = of("response.output_item.added");
-    assert_eq!((added.len(), &added[1]["item"]["type"], &added[1]["item"]["name"]), (2, &json!("function_call"), &json!("shell")));
+    assert_eq!(
+        (added.len(), &added[1]["item"]["type"], &added[1]["item"]["name"]),
+        (2, &json!("function_call"), &json!("shell"))
+    );
     assert_eq!(added[1]["output_index"], 1);
     let delta = of("response.function_call_arguments.delta");
     let arguments: String = delta.iter().filter_map(|data| data["delta"].as_str()).collect();
@@ -130,7 +133,8 @@ fn formats() {
     let server = start();
     let schema = json!({ "type": "object", "properties": { "a": { "type": "boolean" } }, "required": ["a"],
         "additionalProperties": false });
-    let body = json!({ "input": "hello", "text": { "format": { "type": "json_schema", "name": "x", "schema": schema } } });
+    let body =
+        json!({ "input": "hello", "text": { "format": { "type": "json_schema", "name": "x", "schema": schema } } });
     let response = server.post("/v1/responses", &body).json();
     let text = response["output"][0]["content"][0]["text"].as_str().unwrap();
     assert!(serde_json::from_str::<Value>(text).unwrap()["a"].is_boolean(), "{text}");

@@ -16,7 +16,10 @@ fn shown(server: &Running, part: Value, stream: bool) -> super::client::Reply {
     let content = json!([{ "type": "text", "text": "say seen" }, part]);
     // The order stands in the last line.
     let content = json!([part_of(&content, 1), { "type": "text", "text": "\nsay seen" }]);
-    server.post("/v1/chat/completions", &json!({ "messages": [{ "role": "user", "content": content }], "stream": stream }))
+    server.post(
+        "/v1/chat/completions",
+        &json!({ "messages": [{ "role": "user", "content": content }], "stream": stream }),
+    )
 }
 
 fn part_of(content: &Value, at: usize) -> Value {
@@ -71,7 +74,8 @@ fn pictures_reach_the_engine() {
 #[test]
 fn the_description_is_told_as_it_comes() {
     let server = start();
-    let (progress, data) = shown(&server, json!({ "type": "image_url", "image_url": url("image/png", PNG) }), true).events();
+    let (progress, data) =
+        shown(&server, json!({ "type": "image_url", "image_url": url("image/png", PNG) }), true).events();
     let phases: Vec<&str> = progress.iter().filter_map(|event| event["phase"].as_str()).collect();
     assert_eq!(phases, ["describing", "described", "prefill"]);
     assert_eq!(progress[0], json!({ "phase": "describing", "picture": 1, "pictures": 1 }));
@@ -110,7 +114,8 @@ fn what_is_no_picture_is_named() {
         }
     }
     // One that begins like a picture, and is broken.
-    let (status, code, _, message) = shown(&server, json!({ "type": "image_url", "image_url": url("", &PNG[..60]) }), false).error();
+    let (status, code, _, message) =
+        shown(&server, json!({ "type": "image_url", "image_url": url("", &PNG[..60]) }), false).error();
     assert_eq!((status, code.as_str()), (400, "invalid_image"), "{message}");
     let (_, data) = shown(&server, json!({ "type": "image_url", "image_url": url("", &PNG[..60]) }), true).events();
     assert_eq!(data[0]["error"]["code"], "invalid_image");
@@ -141,7 +146,8 @@ fn addresses_of_this_machine_are_not_fetched() {
     let port = server.address.port();
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"] {
         let url = format!("http://{host}:{port}/v1/models");
-        let (status, code, _, message) = shown(&server, json!({ "type": "image_url", "image_url": url }), false).error();
+        let (status, code, _, message) =
+            shown(&server, json!({ "type": "image_url", "image_url": url }), false).error();
         assert_eq!((status, code.as_str()), (400, "invalid_image_url"), "{host}: {message}");
         assert!(!message.contains("toy"), "{message}");
     }

@@ -92,7 +92,8 @@ fn text(prompt: &Prompt) -> String {
                 Part::Picture(picture) => format!("[{}x{}]", picture.width(), picture.height()),
             };
             let line = |message: &dwindle_runtime::engine::Message| {
-                let calls: String = message.tool_calls.iter().map(|call| format!("({} {})", call.name, call.arguments)).collect();
+                let calls: String =
+                    message.tool_calls.iter().map(|call| format!("({} {})", call.name, call.arguments)).collect();
                 format!("{:?}: {}{calls}\n", message.role, message.content.iter().map(part).collect::<String>())
             };
             messages.iter().map(line).collect()
@@ -189,7 +190,8 @@ impl Engine for Toy {
                         })
                         .collect();
                     mask.mask(&mut logits)?;
-                    let best = (0..VOCABULARY).max_by(|a, b| logits[*a as usize].total_cmp(&logits[*b as usize])).unwrap();
+                    let best =
+                        (0..VOCABULARY).max_by(|a, b| logits[*a as usize].total_cmp(&logits[*b as usize])).unwrap();
                     is_complete = mask.accept(best)?;
                     best
                 }
@@ -216,7 +218,12 @@ impl Engine for Toy {
             if holds {
                 continue;
             }
-            let info = TokenInfo { token, bytes: vec![token as u8], logprob: -0.5, top: vec![(token, vec![token as u8], -0.5)] };
+            let info = TokenInfo {
+                token,
+                bytes: vec![token as u8],
+                logprob: -0.5,
+                top: vec![(token, vec![token as u8], -0.5)],
+            };
             let tokens = request.top_logprobs.map(|_| vec![info]).unwrap_or_default();
             let going = events(Event::Text { text: piece, tokens: &tokens });
             outcome.text = whole;

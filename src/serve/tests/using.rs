@@ -20,11 +20,13 @@ fn tools() -> Value {
 /// A server whose template knows tools in the way of Qwen.
 fn knowing() -> Running {
     let template = "{% if tools %}<tool_call>{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}";
-    let info = crate::serve::engine::Info { template: Some(template.to_owned()), knows_tools: true, ..super::toy::info() };
+    let info =
+        crate::serve::engine::Info { template: Some(template.to_owned()), knows_tools: true, ..super::toy::info() };
     Setup { info, ..Setup::default() }.start()
 }
 
-const CALL: &str = "say Wait.<tool_call>\\n{\"name\": \"weather\", \"arguments\": {\"days\": 3, \"exact\": true}}\\n</tool_call>";
+const CALL: &str =
+    "say Wait.<tool_call>\\n{\"name\": \"weather\", \"arguments\": {\"days\": 3, \"exact\": true}}\\n</tool_call>";
 
 #[test]
 fn calls_that_the_model_wants() {
@@ -94,12 +96,15 @@ fn calls_that_must_be_made_conform() {
             (json!({ "type": "function", "function": { "name": "traffic" } }), &["traffic"]),
         ] {
             for seed in 0..5 {
-                let fields = json!({ "tools": tools(), "tool_choice": choice, "seed": seed, "parallel_tool_calls": false });
+                let fields =
+                    json!({ "tools": tools(), "tool_choice": choice, "seed": seed, "parallel_tool_calls": false });
                 let answer = server.chat("hello", fields).json();
-                let calls = answer["choices"][0]["message"]["tool_calls"].as_array().unwrap_or_else(|| panic!("{answer}"));
+                let calls =
+                    answer["choices"][0]["message"]["tool_calls"].as_array().unwrap_or_else(|| panic!("{answer}"));
                 assert_eq!((calls.len(), &answer["choices"][0]["finish_reason"]), (1, &json!("tool_calls")));
                 assert!(names.contains(&calls[0]["function"]["name"].as_str().unwrap()), "{answer}");
-                let arguments: Value = serde_json::from_str(calls[0]["function"]["arguments"].as_str().unwrap()).unwrap();
+                let arguments: Value =
+                    serde_json::from_str(calls[0]["function"]["arguments"].as_str().unwrap()).unwrap();
                 assert!((0..=9).contains(&arguments["days"].as_i64().unwrap()) && arguments["exact"].is_boolean());
             }
         }
@@ -112,17 +117,21 @@ fn answers_conform_to_schemas() {
     let schema = json!({ "type": "object", "properties": { "colour": { "enum": ["red", "green"] }, "count": { "type": "integer",
         "minimum": 1, "maximum": 50 } }, "required": ["colour", "count"], "additionalProperties": false });
     for stream in [false, true] {
-        let format = json!({ "type": "json_schema", "json_schema": { "name": "thing", "strict": true, "schema": schema } });
+        let format =
+            json!({ "type": "json_schema", "json_schema": { "name": "thing", "strict": true, "schema": schema } });
         let reply = server.chat("hello", json!({ "response_format": format, "stream": stream }));
         let text: String = match stream {
-            true => reply.events().1.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect(),
+            true => {
+                reply.events().1.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
+            }
             false => reply.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned(),
         };
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert!(["red", "green"].contains(&value["colour"].as_str().unwrap()), "{text}");
         assert!((1..=50).contains(&value["count"].as_i64().unwrap()), "{text}");
     }
-    let answer = server.chat("hello", json!({ "response_format": { "type": "json_object" }, "max_tokens": 3000 })).json();
+    let answer =
+        server.chat("hello", json!({ "response_format": { "type": "json_object" }, "max_tokens": 3000 })).json();
     let choice = &answer["choices"][0];
     if choice["finish_reason"] == "stop" {
         let text = choice["message"]["content"].as_str().unwrap();
@@ -136,10 +145,13 @@ fn answers_conform_to_schemas() {
 #[test]
 fn schemas_that_cannot_be_used_are_named() {
     let server = start();
-    for schema in [json!({ "type": "nonsense" }), json!({ "$ref": "#/nowhere" }), json!({ "type": "string", "pattern": "(" })] {
+    for schema in
+        [json!({ "type": "nonsense" }), json!({ "$ref": "#/nowhere" }), json!({ "type": "string", "pattern": "(" })]
+    {
         let format = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
         // A stream is refused before it begins.
-        let (status, code, _, message) = server.chat("hello", json!({ "response_format": format, "stream": true })).error();
+        let (status, code, _, message) =
+            server.chat("hello", json!({ "response_format": format, "stream": true })).error();
         assert_eq!((status, code.as_str()), (400, "invalid_json_schema"), "{message}");
     }
     let fields = json!({ "tools": tools(), "tool_choice": "required", "response_format": { "type": "json_object" } });

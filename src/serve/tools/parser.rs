@@ -247,7 +247,8 @@ impl Parser {
 /// How much of a text is certainly not the beginning of a mark.
 fn held_back(text: &str, mark: &str) -> usize {
     let most = mark.len().saturating_sub(1).min(text.len());
-    let begins = |count: &usize| text.is_char_boundary(text.len() - count) && mark.starts_with(&text[text.len() - count..]);
+    let begins =
+        |count: &usize| text.is_char_boundary(text.len() - count) && mark.starts_with(&text[text.len() - count..]);
     text.len() - (1..=most).rev().find(begins).unwrap_or(0)
 }
 

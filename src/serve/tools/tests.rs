@@ -5,8 +5,10 @@ use serde_json::json;
 use super::*;
 
 fn tools() -> Vec<Tool> {
-    let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "description": "d",
-        "parameters": { "type": "object", "properties": { "city": { "type": "string" } } } } });
+    let tool = |name: &str| {
+        json!({ "type": "function", "function": { "name": name, "description": "d",
+        "parameters": { "type": "object", "properties": { "city": { "type": "string" } } } } })
+    };
     read(&[tool("weather"), tool("stop")]).unwrap()
 }
 
@@ -66,12 +68,21 @@ fn llama() {
     let syntax = Some(Syntax::Llama);
     let one = "{\"name\": \"weather\", \"parameters\": {\"city\": \"Rom\"}}";
     for answer in [one.to_owned(), format!("<|python_tag|>{one}"), format!("\n{one}\n")] {
-        assert_eq!(parsed(syntax, true, &answer), (String::new(), vec![call("weather", "{\"city\": \"Rom\"}")]), "{answer}");
+        assert_eq!(
+            parsed(syntax, true, &answer),
+            (String::new(), vec![call("weather", "{\"city\": \"Rom\"}")]),
+            "{answer}"
+        );
     }
     let two = format!("{one}; {}", "{\"name\": \"stop\", \"parameters\": {}}");
     assert_eq!(parsed(syntax, true, &two).1, [call("weather", "{\"city\": \"Rom\"}"), call("stop", "{}")]);
     assert_eq!(parsed(syntax, false, &two).1.len(), 1);
-    for text in ["{\"title\": \"an answer in JSON\"}", "{\"name\": \"Rome\", \"arguments\": {}}", "Hello {\"name\": \"stop\"}", "{ no"] {
+    for text in [
+        "{\"title\": \"an answer in JSON\"}",
+        "{\"name\": \"Rome\", \"arguments\": {}}",
+        "Hello {\"name\": \"stop\"}",
+        "{ no",
+    ] {
         assert_eq!(parsed(syntax, true, text), (text.to_owned(), vec![]));
     }
 }
@@ -111,7 +122,10 @@ fn choices_name_what_is_there() {
     };
     assert_eq!(choice(json!(null)), Ok(Choice::Auto));
     assert_eq!(choice(json!("required")), Ok(Choice::Required));
-    assert_eq!(choice(json!({ "type": "function", "function": { "name": "stop" } })), Ok(Choice::Named("stop".to_owned())));
+    assert_eq!(
+        choice(json!({ "type": "function", "function": { "name": "stop" } })),
+        Ok(Choice::Named("stop".to_owned()))
+    );
     assert_eq!(choice(json!({ "type": "function", "name": "stop" })), Ok(Choice::Named("stop".to_owned())));
     assert!(choice(json!({ "type": "function", "function": { "name": "go" } })).unwrap_err().contains("not among"));
     assert!(choice(json!("sometimes")).unwrap_err().contains("must be"));
@@ -148,5 +162,9 @@ fn models_without_tools_read_them_as_text() {
     assert_eq!(roles, [Role::System, Role::User, Role::Assistant, Role::User, Role::Assistant, Role::User]);
     assert!(text(&messages[0]).contains("\"name\":\"weather\""));
     assert!(text(&messages[2]).contains("<tool_call>\n{\"name\":\"weather\",\"arguments\":{\"city\":\"Rom\"}}"));
-    assert!(text(&messages[3]).contains("sunny") && text(&messages[3]).contains("warm") && text(&messages[3]).ends_with("And?"));
+    assert!(
+        text(&messages[3]).contains("sunny")
+            && text(&messages[3]).contains("warm")
+            && text(&messages[3]).ends_with("And?")
+    );
 }

@@ -135,7 +135,10 @@ fn with_opening(source: &str) -> (Chat, Rc<RefCell<Memory>>) {
     let (seeing, _) = seer();
     let parsed = Template::parse(source, &[("bos_token".into(), "<bos>".into())].into(), Some("<image>"), UNIX_EPOCH);
     let tokenizer = Tokenizer::from_bytes(&demo("pocket-gemma/tokenizer.json")).unwrap();
-    chat_of(Parts::new("x", tokenizer, Some((parsed.unwrap(), source)), seeing.parts.image.clone(), vec![1]).unwrap(), 1024)
+    chat_of(
+        Parts::new("x", tokenizer, Some((parsed.unwrap(), source)), seeing.parts.image.clone(), vec![1]).unwrap(),
+        1024,
+    )
 }
 
 /// As transformers' processors do it, which tokenizers of text models do not.

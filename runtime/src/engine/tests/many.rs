@@ -355,7 +355,10 @@ fn prompts_are_counted_as_they_are_read() {
     let outcome = generate(&mut toys, request(messages(&said), 9), &end).unwrap();
     assert_eq!(toys.0.count(&messages(&said)).unwrap(), outcome.prompt_tokens);
     assert_eq!(toys.0.count(&Prompt::Tokens(vec![1, 2, 3])).unwrap(), 3);
-    assert_eq!(toys.0.count(&Prompt::Tokens(Vec::new())).unwrap_err().to_string(), "no token was given: a prompt needs at least one");
+    assert_eq!(
+        toys.0.count(&Prompt::Tokens(Vec::new())).unwrap_err().to_string(),
+        "no token was given: a prompt needs at least one"
+    );
 }
 
 /// Engines work on a thread of their own.
