@@ -10,6 +10,7 @@ use dwindle_runtime::image::Picture;
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::http::body::Share;
 
 /// A piece of a message.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +77,8 @@ pub struct Draft {
     pub mask: Option<Box<dyn TokenMask>>,
     /// Whether the oldest turns may be forgotten.
     pub may_forget: bool,
+    /// Memory that counts as long as the pictures' files wait.
+    pub share: Share,
 }
 
 impl Draft {

@@ -220,7 +220,7 @@ fn print_code(server: &Server) -> Result<()> {
 
 /// Each line from a terminal shows a new code.
 fn wait_for_enter(server: Arc<Server>) -> Result<()> {
-    if !std::io::stdin().is_terminal() {
+    if !std::io::stdin().is_terminal() || !is_in_front() {
         return Ok(());
     }
     let read = move || {
@@ -232,6 +232,17 @@ fn wait_for_enter(server: Arc<Server>) -> Result<()> {
     };
     std::thread::Builder::new().name("terminal".to_owned()).spawn(read).context("cannot read the terminal")?;
     Ok(())
+}
+
+/// Whether the terminal's keys are for this program; reading them from the background would stop it.
+#[cfg(unix)]
+fn is_in_front() -> bool {
+    rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+#[cfg(not(unix))]
+fn is_in_front() -> bool {
+    true
 }
 
 /// What the engine is, and the memory that it takes.

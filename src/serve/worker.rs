@@ -307,8 +307,10 @@ fn answer(shared: &Shared, engine: &mut dyn Engine, job: Job) {
         }
         Ok(Err(error)) => {
             metrics.failed();
+            // Others speak of the device; that of a tokenizer may speak of the text.
+            let is_of_text = matches!(error, dwindle_runtime::Error::Tokenizer(_));
             let error = ApiError::from(error);
-            if error.status >= 500 {
+            if error.status >= 500 && !is_of_text {
                 tracing::warn!("a request failed: {}", error.message);
             }
             Update::Failed(error)

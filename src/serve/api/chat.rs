@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::prepare::{self, Prepared};
 use super::{Answer, figures};
 use crate::serve::error::ApiError;
+use crate::serve::http::body::Parsed;
 use crate::serve::http::reply;
 use crate::serve::http::stream::{self, Events, Left};
 use crate::serve::request::chat;
@@ -22,12 +23,12 @@ use crate::serve::worker::Ticket;
 /// Answers.
 pub async fn complete(State(server): State<Arc<Server>>, request: Request<Body>) -> Answer {
     let loaded = server.worker.loaded().await?;
-    let body = server.bodies.json(request).await?;
-    let chat = chat::read(&body.value, &loaded.info.sampling, loaded.info.vocab_size)?;
-    body.release();
+    let Parsed { value, share } = server.bodies.json(request).await?;
+    let chat = chat::read(&value, &loaded.info.sampling, loaded.info.vocab_size)?;
+    drop(value);
     let (stream, include_usage) = (chat.stream, chat.include_usage);
     let with_logprobs = chat.generation.top_logprobs.is_some();
-    let Prepared { draft, parser } = prepare::chat(&server, &loaded, chat).await?;
+    let Prepared { draft, parser } = prepare::chat(&server, &loaded, chat, share).await?;
     let ticket = server.worker.submit(draft)?;
     let head = Head { id: identifier("chatcmpl-"), created: now(), model: server.model.clone() };
     match stream {

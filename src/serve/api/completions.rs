@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, figures, prepare};
 use crate::serve::error::ApiError;
+use crate::serve::http::body::Parsed;
 use crate::serve::http::reply;
 use crate::serve::http::stream::{self, Events, Left};
 use crate::serve::request::completions;
@@ -20,13 +21,13 @@ use crate::serve::worker::Ticket;
 /// Answers.
 pub async fn complete(State(server): State<Arc<Server>>, request: Request<Body>) -> Answer {
     let loaded = server.worker.loaded().await?;
-    let body = server.bodies.json(request).await?;
-    let completion = completions::read(&body.value, &loaded.info.sampling, loaded.info.vocab_size)?;
-    body.release();
+    let Parsed { value, share } = server.bodies.json(request).await?;
+    let completion = completions::read(&value, &loaded.info.sampling, loaded.info.vocab_size)?;
+    drop(value);
     server.check_model(&loaded, completion.model.as_deref())?;
     let with_logprobs = completion.generation.top_logprobs.is_some();
     let mask = prepare::mask(&loaded, completion.format).await?;
-    let ticket = server.worker.submit(prepare::draft(completion.asked, completion.generation, mask))?;
+    let ticket = server.worker.submit(prepare::draft(completion.asked, completion.generation, mask, share))?;
     let head = Head { id: identifier("cmpl-"), created: now(), model: server.model.clone(), with_logprobs };
     match completion.stream {
         true => Ok(stream::events(move |events| streamed(events, ticket, head, completion.include_usage))),

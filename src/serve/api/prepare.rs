@@ -7,6 +7,7 @@ use dwindle_runtime::engine::{Role, TokenMask};
 
 use crate::serve::draft::{Asked, Draft, Piece, Said};
 use crate::serve::error::ApiError;
+use crate::serve::http::body::Share;
 use crate::serve::pictures;
 use crate::serve::request::chat::Chat;
 use crate::serve::request::generation::Generation;
@@ -26,7 +27,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// It asks for what this model cannot do.
-pub async fn chat(server: &Server, loaded: &Arc<Loaded>, chat: Chat) -> Result<Prepared, ApiError> {
+pub async fn chat(server: &Server, loaded: &Arc<Loaded>, chat: Chat, share: Share) -> Result<Prepared, ApiError> {
     server.check_model(loaded, chat.model.as_deref())?;
     if loaded.info.template.is_none() {
         let message = format!(
@@ -69,11 +70,11 @@ pub async fn chat(server: &Server, loaded: &Arc<Loaded>, chat: Chat) -> Result<P
         generation.stop.push(closing.to_owned());
     }
     let parser = Parser::new(syntax, &chat.tools, chat.parallel);
-    Ok(Prepared { draft: draft(Asked::Messages { messages, tools: definitions }, generation, mask), parser })
+    Ok(Prepared { draft: draft(Asked::Messages { messages, tools: definitions }, generation, mask, share), parser })
 }
 
 /// Puts the parts of a request together.
-pub fn draft(asked: Asked, generation: Generation, mask: Option<Box<dyn TokenMask>>) -> Draft {
+pub fn draft(asked: Asked, generation: Generation, mask: Option<Box<dyn TokenMask>>, share: Share) -> Draft {
     Draft {
         asked,
         sampling: generation.sampling,
@@ -83,6 +84,7 @@ pub fn draft(asked: Asked, generation: Generation, mask: Option<Box<dyn TokenMas
         logit_bias: generation.logit_bias,
         mask,
         may_forget: generation.may_forget,
+        share,
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::prepare::{self, Prepared};
 use super::{Answer, figures};
 use crate::serve::error::ApiError;
+use crate::serve::http::body::Parsed;
 use crate::serve::http::reply;
 use crate::serve::http::stream::{self, Events, Left};
 use crate::serve::request::responses::{self, Repeated};
@@ -23,12 +24,12 @@ use crate::serve::worker::Ticket;
 /// Answers.
 pub async fn respond(State(server): State<Arc<Server>>, request: Request<Body>) -> Answer {
     let loaded = server.worker.loaded().await?;
-    let body = server.bodies.json(request).await?;
-    let responses = responses::read(&body.value, &loaded.info.sampling, loaded.info.vocab_size)?;
-    body.release();
+    let Parsed { value, share } = server.bodies.json(request).await?;
+    let responses = responses::read(&value, &loaded.info.sampling, loaded.info.vocab_size)?;
+    drop(value);
     let stream = responses.chat.stream;
     let with_logprobs = responses.chat.generation.top_logprobs.is_some();
-    let Prepared { draft, parser } = prepare::chat(&server, &loaded, responses.chat).await?;
+    let Prepared { draft, parser } = prepare::chat(&server, &loaded, responses.chat, share).await?;
     let ticket = server.worker.submit(draft)?;
     let response = Response {
         id: identifier("resp_"),

@@ -21,7 +21,7 @@ pub async fn tokenize(State(server): State<Arc<Server>>, request: Request<Body>)
     let content = fields.required_string("content")?.to_owned();
     let add_special = fields.boolean("add_special")?.unwrap_or(false);
     let with_pieces = fields.boolean("with_pieces")?.unwrap_or(false);
-    body.release();
+    let share = body.share;
     let tokens = tokio::task::spawn_blocking(move || {
         let tokens = loaded.tokens.encode(&content, add_special)?;
         let piece = |token: &u32| -> Value {
@@ -35,6 +35,7 @@ pub async fn tokenize(State(server): State<Arc<Server>>, request: Request<Body>)
             true => tokens.iter().map(piece).collect(),
             false => Value::from(tokens),
         };
+        drop(share);
         Ok::<_, dwindle_runtime::Error>(list)
     });
     let tokens = tokens.await.map_err(|_| ApiError::new(500, "the tokenizer failed"))??;

@@ -1,12 +1,13 @@
 //! Reads the bodies of requests: bounded in size, in time, and all together in memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::serve::error::ApiError;
 
@@ -23,25 +24,23 @@ const PARSED_HERE: usize = 256 << 10;
 
 /// Memory for the bodies of requests.
 #[derive(Debug)]
-pub struct Bodies(Semaphore);
+pub struct Bodies(Arc<Semaphore>);
+
+/// A request's share of that memory; given back when it is dropped.
+#[derive(Debug)]
+pub struct Share(#[expect(dead_code, reason = "it counts as long as it lives")] OwnedSemaphorePermit);
 
 /// A body, and its share of the memory.
-pub struct Parsed<'a> {
+pub struct Parsed {
     /// Its JSON.
     pub value: Value,
-    share: SemaphorePermit<'a>,
-}
-
-impl Parsed<'_> {
-    /// Gives the memory back; what was read of the body is small, or queued.
-    pub fn release(self) {
-        drop(self.share);
-    }
+    /// To be kept as long as anything large of the body is.
+    pub share: Share,
 }
 
 impl Default for Bodies {
     fn default() -> Self {
-        Bodies(Semaphore::new(MOST_TOGETHER >> 10))
+        Bodies(Arc::new(Semaphore::new(MOST_TOGETHER >> 10)))
     }
 }
 
@@ -55,7 +54,7 @@ impl Bodies {
     ///
     /// # Errors
     /// It is too large, too slow, or no JSON.
-    pub async fn json(&self, request: Request<Body>) -> Result<Parsed<'_>, ApiError> {
+    pub async fn json(&self, request: Request<Body>) -> Result<Parsed, ApiError> {
         let (head, body) = request.into_parts();
         let length = declared(&head.headers);
         if length.is_some_and(|length| length > MOST_BYTES as u64) {
@@ -65,7 +64,7 @@ impl Bodies {
             return Err(too_large());
         }
         let share = length.map_or(MOST_BYTES, |length| length as usize).div_ceil(1 << 10) + 1;
-        let Ok(mut share) = self.0.try_acquire_many(share as u32) else {
+        let Ok(mut share) = Arc::clone(&self.0).try_acquire_many_owned(share as u32) else {
             let message = "the server holds as many large requests as it has memory for; try again in a moment";
             return Err(ApiError::new(503, message).with_code("out_of_memory").with_retry(5));
         };
@@ -81,7 +80,7 @@ impl Bodies {
             true => tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| Err(error.to_string())),
         };
         match parsed {
-            Ok(value) => Ok(Parsed { value, share }),
+            Ok(value) => Ok(Parsed { value, share: Share(share) }),
             Err(why) => {
                 Err(ApiError::bad(format!("the request's body is no valid JSON: {why}")).with_code("invalid_json"))
             }
