@@ -13,12 +13,15 @@ mod hub;
 mod inspect;
 mod logits;
 mod memory;
+mod models;
 mod output;
 mod progress;
 mod quantize;
+mod restricted;
 mod run;
 mod said;
 mod schemes;
+mod serve;
 mod source;
 mod synth;
 mod termination;
@@ -47,6 +50,7 @@ Examples:
   dwindle quantize model --scheme q4f16_1 -o model-q4
   dwindle compile model-q4 --target vulkan -o model.dwindle
   dwindle run model.dwindle
+  dwindle serve model.dwindle                           the same for a browser, a phone, or programs
 
 Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted, 143 terminated.";
 
@@ -60,6 +64,8 @@ enum Command {
     Compile(compile::Options),
     /// Chat with a bundle, with model directories or checkpoints, or with the built-in demo
     Run(run::Options),
+    /// Serve a model on this machine: a chat page, and OpenAI's API
+    Serve(serve::Options),
     /// Measure tokens per second, load time and memory
     Bench(bench::Options),
     /// Write the logits of given tokens, to compare with other implementations
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
         Command::Quantize(options) => quantize::run(options),
         Command::Compile(options) => compile::run(options),
         Command::Run(options) => run::run(options),
+        Command::Serve(options) => serve::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Logits(options) => logits::run(options),
         Command::Inspect(options) => inspect::run(options),

@@ -10,6 +10,11 @@ pub fn anonymous_bytes() -> Option<u64> {
     status("RssAnon:")
 }
 
+/// Memory that is resident now, mappings of files included, in bytes; `None` where the system does not tell.
+pub fn resident_bytes() -> Option<u64> {
+    status("VmRSS:")
+}
+
 fn status(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;

@@ -38,33 +38,81 @@ impl Drop for Temporary {
     }
 }
 
+/// Ctrl-C's signal.
+pub const INTERRUPT: i32 = 2;
+
 /// Begins to listen.
 ///
 /// # Errors
 /// The system has no thread or no handler to spare.
 #[cfg(unix)]
 pub fn install() -> Result<()> {
-    use anyhow::Context;
     use signal_hook::consts::{SIGHUP, SIGTERM};
+    listen(&[SIGTERM, SIGHUP], None)
+}
+
+/// Begins to listen, for Ctrl-C as well: the first signal is handed to `first`, which ends the program in order; the
+/// second one ends it at once.
+///
+/// # Errors
+/// The system has no thread or no handler to spare.
+#[cfg(unix)]
+pub fn install_with(first: impl Fn(i32) + Send + 'static) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    listen(&[SIGINT, SIGTERM, SIGHUP], Some(Box::new(first)))
+}
+
+#[cfg(unix)]
+type First = Box<dyn Fn(i32) + Send>;
+
+#[cfg(unix)]
+fn listen(signals: &[i32], first: Option<First>) -> Result<()> {
+    use anyhow::Context;
     use signal_hook::iterator::Signals;
 
-    let heard: Vec<i32> = [SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)).collect();
+    let heard: Vec<i32> = signals.iter().copied().filter(|signal| !is_ignored(*signal)).collect();
     let mut signals = Signals::new(heard).context("cannot handle signals")?;
     let terminal = Terminal::now();
     let listen = move || {
-        if let Some(signal) = signals.forever().next() {
-            // Held to the end: nothing is put on the list any more, and nothing is taken off it.
-            let temporary = temporary();
-            for path in temporary.iter() {
-                let _ = std::fs::remove_dir_all(path);
-            }
+        let mut arriving = signals.forever();
+        if let (Some(first), Some(signal)) = (first, arriving.next()) {
+            first(signal);
+        }
+        if let Some(signal) = arriving.next() {
             terminal.restore();
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-            std::process::exit(128 + signal);
+            end(signal);
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("cannot wait for signals")?;
     Ok(())
+}
+
+/// Ends the program by a signal, as whoever sent it expects.
+#[cfg(unix)]
+pub fn end(signal: i32) -> ! {
+    // Held to the end: nothing is put on the list any more, and nothing is taken off it.
+    let temporary = temporary();
+    for path in temporary.iter() {
+        let _ = std::fs::remove_dir_all(path);
+    }
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    std::process::exit(128 + signal);
+}
+
+/// Other systems know Ctrl-C alone.
+///
+/// # Errors
+/// The system has no handler to spare.
+#[cfg(not(unix))]
+pub fn install_with(first: impl Fn(i32) + Send + 'static) -> Result<()> {
+    use anyhow::Context;
+    ctrlc::set_handler(move || first(INTERRUPT)).context("cannot handle Ctrl-C")
+}
+
+/// Ends the program.
+#[cfg(not(unix))]
+pub fn end(signal: i32) -> ! {
+    std::process::exit(128 + signal)
 }
 
 /// Other systems end programs without asking them.

@@ -15,6 +15,7 @@ mod memory;
 mod mlc;
 mod outputs;
 mod pictures;
+mod serve;
 mod shortened;
 mod targets;
 mod terminal;

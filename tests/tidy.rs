@@ -28,7 +28,8 @@ fn files(folders: &[&str], extension: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-const CODE: [&str; 8] = ["schemes", "quant", "compiler", "runtime", "src", "tests", "benches", "fuzz/fuzz_targets"];
+const CODE: [&str; 9] =
+    ["schemes", "quant", "compiler", "constrain", "runtime", "src", "tests", "benches", "fuzz/fuzz_targets"];
 
 /// Prints all violations at once.
 #[track_caller]
@@ -212,8 +213,20 @@ fn packages_depend_in_the_direction_of_the_data() {
         ("dwindle-quant", &["dwindle-schemes"]),
         ("dwindle-bundle", &[]),
         ("dwindle-compiler", &["dwindle-schemes", "dwindle-quant", "dwindle-bundle"]),
-        ("dwindle-runtime", &["dwindle-bundle"]),
-        ("dwindle", &["dwindle-schemes", "dwindle-quant", "dwindle-bundle", "dwindle-compiler", "dwindle-runtime"]),
+        ("dwindle-native", &["dwindle-bundle"]),
+        ("dwindle-runtime", &["dwindle-bundle", "dwindle-native"]),
+        ("dwindle-constrain", &["dwindle-runtime"]),
+        (
+            "dwindle",
+            &[
+                "dwindle-schemes",
+                "dwindle-quant",
+                "dwindle-bundle",
+                "dwindle-compiler",
+                "dwindle-constrain",
+                "dwindle-runtime",
+            ],
+        ),
     ]
     .into();
     let mut violations = Vec::new();
@@ -239,6 +252,9 @@ fn heavy_crates_stay_where_they_belong() {
         ("indicatif", "dwindle"),
         ("ureq", "dwindle"),
         ("rustyline", "dwindle"),
+        ("axum", "dwindle"),
+        ("tokio", "dwindle"),
+        ("llguidance", "dwindle-constrain"),
     ];
     let mut violations = Vec::new();
     for (package, direct) in dependencies() {

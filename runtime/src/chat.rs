@@ -18,6 +18,8 @@ pub(crate) mod slots;
 #[cfg(test)]
 pub(crate) mod toy;
 
+use std::sync::Arc;
+
 use dwindle_bundle::ImageInput;
 
 use crate::template::Template;
@@ -34,8 +36,8 @@ pub use marks::Guard;
 pub struct Parts {
     /// Name of the model, for errors.
     pub model: String,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    /// Its tokenizer, which other threads may use meanwhile.
+    pub tokenizer: Arc<Tokenizer>,
     /// Its template; without it, texts can only be continued.
     pub template: Option<Template>,
     /// The template's text.
@@ -89,7 +91,7 @@ impl Parts {
                 (Some(template), Some(Guard { said, answered: tokenizer.controls(None, &more)? }))
             }
         };
-        let opening = tokenizer.opening()?;
+        let (opening, tokenizer) = (tokenizer.opening()?, Arc::new(tokenizer));
         Ok(Parts { model: model.to_owned(), tokenizer, template, source: text, guard, image, opening, stop, notes })
     }
 }

@@ -8,7 +8,7 @@ use dwindle_bundle::Bundle;
 
 use crate::chat::{Decoder, Finish, Phase, Pool};
 use crate::device;
-use crate::engine::{Engine, EngineOptions, Event, Info, Message, Outcome, Part, Prompt, Request, Role};
+use crate::engine::{Engine, EngineOptions, Event, Info, Message, Outcome, Part, Prompt, Request, Role, TokenMask};
 use crate::image::Picture;
 use crate::{Error, Sampler, Sampling};
 
@@ -93,6 +93,19 @@ pub struct Conversation<D = Pool> {
     /// How many answers were drawn, each from random numbers of its own.
     answers: u64,
     max_tokens: usize,
+    restriction: Option<Restriction>,
+}
+
+/// Makes the mask of an answer, each time a new one.
+type MakeMask = dyn Fn() -> Result<Box<dyn TokenMask>, Error> + Send;
+
+/// What all answers are restricted to.
+struct Restriction(Box<MakeMask>);
+
+impl std::fmt::Debug for Restriction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Restriction")
+    }
 }
 
 impl Conversation {
@@ -118,7 +131,7 @@ impl<D: Decoder> Conversation<D> {
         // Wrong options are told before anything is asked.
         Sampler::new(sampling)?;
         let (system, max_tokens) = (messages.len(), options.max_tokens as usize);
-        Ok(Conversation { engine, messages, system, sampling, answers: 0, max_tokens })
+        Ok(Conversation { engine, messages, system, sampling, answers: 0, max_tokens, restriction: None })
     }
 
     /// Says something, with pictures, and gives the answer to `on_text` as it comes. `cancel`, set from elsewhere,
@@ -176,6 +189,7 @@ impl<D: Decoder> Conversation<D> {
     ) -> Result<Outcome, Error> {
         let sampling = Sampling { seed: self.sampling.seed.wrapping_add(self.answers), ..self.sampling };
         self.answers += 1;
+        let mask = self.restriction.as_ref().map(|restriction| restriction.0()).transpose()?;
         let request = Request {
             prompt,
             sampling,
@@ -183,7 +197,7 @@ impl<D: Decoder> Conversation<D> {
             stop: Vec::new(),
             top_logprobs: None,
             logit_bias: Vec::new(),
-            mask: None,
+            mask,
             may_forget: true,
         };
         let mut events = |event: Event<'_>| {
@@ -203,6 +217,16 @@ impl<D: Decoder> Conversation<D> {
         self.messages.truncate(self.system);
         self.answers = 0;
         self.engine.forget()
+    }
+
+    /// Restricts all answers from now on; `make` gives the mask of one.
+    pub fn restrict(&mut self, make: impl Fn() -> Result<Box<dyn TokenMask>, Error> + Send + 'static) {
+        self.restriction = Some(Restriction(Box::new(make)));
+    }
+
+    /// The engine that answers.
+    pub fn engine(&self) -> &Engine<D> {
+        &self.engine
     }
 
     /// What the engine is.

@@ -106,6 +106,16 @@ impl<D: Decoder> Engine<D> {
         &self.talker.parts.tokenizer
     }
 
+    /// The same for threads that do not own the engine.
+    pub fn shared_tokenizer(&self) -> Arc<Tokenizer> {
+        Arc::clone(&self.talker.parts.tokenizer)
+    }
+
+    /// Tokens that end an answer of the answering model.
+    pub fn ends(&self) -> &[u32] {
+        &self.talker.parts.stop
+    }
+
     /// The answering model's chat template, as its checkpoint has it.
     pub fn template_source(&self) -> Option<&str> {
         self.talker.parts.source.as_deref()
