@@ -287,11 +287,11 @@ test("devices are listed, removed, and let in by a code", async (t) => {
   const { page, context } = await openPage(browser, own.url);
   t.after(() => context.close());
   await page.getByRole("button", { name: "Phones and devices" }).click();
-  await page.getByText("iPhone, Safari").waitFor();
+  await page.getByText("iPhone, Safari", { exact: true }).waitFor();
   assert.ok(await page.locator(".qr").evaluate((image) => image.decode().then(() => image.naturalWidth > 0)));
   await page.getByText("http://192.168.1.20:8080/pair?token=").waitFor();
   await page.getByRole("button", { name: "Remove iPhone, Safari" }).click();
   await page.getByRole("button", { name: "Remove", exact: true }).last().click();
-  await page.getByText("iPhone, Safari").waitFor({ state: "detached" });
+  await page.getByText("iPhone, Safari", { exact: true }).waitFor({ state: "detached" });
   await page.getByText("Android, Chrome").waitFor();
 });
