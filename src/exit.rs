@@ -84,6 +84,7 @@ fn of_runtime(error: &dwindle_runtime::Error) -> u8 {
         Error::Bundle(error) => of_bundle(error),
         Error::Memory { .. } | Error::OutOfMemory { .. } | Error::ContextFull { .. } => DOES_NOT_FIT,
         Error::Chat(dwindle_runtime::chat::Error::TooLong { .. }) => DOES_NOT_FIT,
+        Error::Saved(dwindle_runtime::engine::SavedError::Damaged { .. }) => DAMAGED,
         Error::NoAdapter
         | Error::NoSuchAdapter { .. }
         | Error::Limits { .. }

@@ -4,6 +4,7 @@ mod bench;
 mod cli;
 mod convert;
 mod end_to_end;
+mod engine;
 mod formats;
 mod gguf;
 mod golden;

@@ -172,8 +172,7 @@ impl Template {
     /// knows the role `system`.
     ///
     /// `special_tokens` are the texts it may refer to (`bos_token`, …), `placeholder` is what stands for a picture, for models that
-    /// see. `now` is the time that `strftime_now` gives, the same for the whole conversation, so that what is
-    /// cached of it stays valid.
+    /// see. `now` is the time that `strftime_now` gives, the same for the whole day, so that what is cached stays valid.
     ///
     /// # Errors
     /// [`Error::Syntax`]; what it says about a conversation of one short message; [`Error::Silent`].
@@ -204,6 +203,15 @@ impl Template {
         let asked = template.render_with(&messages[1..], std::slice::from_ref(&tool), true);
         template.tools = asked.is_ok_and(|text| text.contains(TOOL));
         Ok(template)
+    }
+
+    /// Gives it another time, if that is on another day: a conversation that goes on past midnight is read anew once, and programs that
+    /// run for weeks do not tell of the day when they were started.
+    pub fn set_day(&mut self, now: SystemTime) {
+        let day = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+        if day(now) != day(self.now) {
+            self.now = now;
+        }
     }
 
     /// Whether it writes what tools there are: what differs with them is their names at least.

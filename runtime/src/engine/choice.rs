@@ -39,7 +39,8 @@ pub(crate) fn choose(candidates: &[Candidate]) -> Choice {
         })
         .unwrap_or(0);
     let Some(found) = candidates.get(best) else { return Choice { slot: 0, from: None } };
-    let keeps_most = lost(found) <= found.answer || found.shared >= lost(found);
+    // The last position of a prompt is never kept, for its logits.
+    let keeps_most = lost(found) <= found.answer + 1 || found.shared >= lost(found);
     let oldest = (0..candidates.len()).min_by_key(|&slot| candidates[slot].used).unwrap_or(best);
     if keeps_most || oldest == best {
         return Choice { slot: best, from: None };
@@ -69,7 +70,7 @@ mod tests {
         check(&[[100, 100, 20, 5], [0, 0, 0, 0]], 0, None);
         check(&[[100, 4, 20, 5], [90, 90, 20, 3]], 1, None);
         // Another answer to the same question, however long the first one was.
-        check(&[[500, 100, 400, 5], [0, 0, 0, 0]], 0, None);
+        check(&[[500, 99, 400, 5], [0, 0, 0, 0]], 0, None);
         // One that goes on otherwise after most of it.
         check(&[[500, 300, 10, 5], [0, 0, 0, 0]], 0, None);
         // With nowhere else to go.

@@ -30,7 +30,7 @@ use crate::device;
 use crate::image::Picture;
 use crate::template;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Sampling};
+use crate::{Error, Sampling, clock};
 
 use answer::Answer;
 use describe::{Described, Describer};
@@ -135,6 +135,9 @@ impl<D: Decoder> Engine<D> {
     ) -> Result<Outcome, Error> {
         let Request { prompt, sampling, max_tokens, stop, top_logprobs, logit_bias, mask, may_forget } = request;
         let drawing = Drawing::new(sampling, logit_bias, mask, top_logprobs)?;
+        if let Some(template) = &mut self.talker.parts.template {
+            template.set_day(clock::now());
+        }
         let pictures = pictures(&prompt);
         let mut work = Described::default();
         let descriptions = match self.describe(&pictures, events, cancel, &mut work)? {

@@ -264,3 +264,14 @@ fn handover_of_descriptions() {
         What do you see?"#]]
     .assert_eq(&text);
 }
+
+#[test]
+fn the_time_changes_once_a_day() {
+    let source = "{{ strftime_now('%d %H') }}{{ messages[0].content }}";
+    let mut template = Template::parse(source, &BTreeMap::new(), None, UNIX_EPOCH).unwrap();
+    let mut at = |hours: u64| {
+        template.set_day(UNIX_EPOCH + Duration::from_secs(hours * 3600));
+        template.render(&[user(" Hi", 0)], true).unwrap()
+    };
+    assert_eq!([at(3), at(23), at(25), at(47)], ["01 00 Hi", "01 00 Hi", "02 01 Hi", "02 01 Hi"]);
+}

@@ -76,7 +76,7 @@ fn conversations_that_take_turns_compute_nothing_twice() {
             assert_eq!(after - before, outcome.prefill.tokens + outcome.decode.tokens);
         }
     }
-    assert_eq!(toys.0.talker.cached.iter().filter(|cached| cached.slots.len() > 100).count(), 3);
+    assert_eq!(toys.0.talker.cached.iter().filter(|cached| cached.slots.len() > 60).count(), 3);
 }
 
 /// A request that has little in common with a chat leaves it alone; the chat's next turn reads what is new.
@@ -153,7 +153,7 @@ fn the_oldest_conversation_makes_room() {
         let prompt = toys.0.talker.cached.iter().map(|cached| cached.slots.len()).collect::<Vec<_>>();
         let end = script(&toys.0, "Yes.");
         let outcome = generate(&mut toys, request(messages(&chats[number]), 9), &end).unwrap();
-        (outcome.cached_tokens > 20, prompt.len())
+        (outcome.cached_tokens > 12, prompt.len())
     };
     assert_eq!(cached(0), (true, 2));
     assert_eq!(cached(2), (true, 2));
@@ -210,12 +210,11 @@ fn stop_texts_end_an_answer_within_tokens() {
     let said = vec![user("Count.")];
     let text = "one two three four";
     let tokens = script(&toys.0, text);
-    for (stop, expected) in [("hree", "one t|wo t"), (" three", "one two"), ("zzz", text), ("two th", "one ")] {
-        let expected = expected.replace('|', "");
+    for (stop, expected) in [("hree", "one two t"), (" three", "one two"), ("zzz", text), ("two th", "one ")] {
         let request = Request { stop: vec![stop.to_owned(), "never".to_owned()], ..request(messages(&said), 99) };
         let outcome = generate(&mut toys, request, &tokens).unwrap();
         let found = (stop != "zzz").then(|| stop.to_owned());
-        assert_eq!((outcome.text, outcome.stopped_by, outcome.finish), (expected, found, Finish::Stop), "{stop}");
+        assert_eq!((outcome.text.as_str(), outcome.stopped_by, outcome.finish), (expected, found, Finish::Stop), "{stop}");
         // Its tokens are those before the stop.
         let kept = toys.0.tokenizer().decode(&outcome.tokens).unwrap();
         assert!(text.starts_with(&kept) && kept.len() <= text.find(stop).unwrap_or(text.len()), "{kept}");
@@ -257,7 +256,8 @@ fn a_request_draws_in_its_own_way() {
     assert_eq!((outcome.tokens, outcome.finish), (vec![other; 3], Finish::Length));
     let sampling = Sampling { presence_penalty: 2.0, ..Sampling::default() };
     let outcome = generate(&mut toys, Request { sampling, ..request(messages(&said), 3) }, &[word; 4]).unwrap();
-    assert_eq!(outcome.tokens, [word, 0, 1], "each token once");
+    // Each token once; the next of those that are as likely, 1, ends the answer.
+    assert_eq!((outcome.tokens, outcome.finish), (vec![word, 0], Finish::Stop));
     let outcome = generate(&mut toys, request(messages(&said), 3), &[word; 4]).unwrap();
     assert_eq!(outcome.tokens, [word; 3]);
 }
