@@ -208,7 +208,8 @@ impl Template {
     /// Gives it another time, if that is on another day: a conversation that goes on past midnight is read anew once, and programs that
     /// run for weeks do not tell of the day when they were started.
     pub fn set_day(&mut self, now: SystemTime) {
-        let day = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+        let day =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
         if day(now) != day(self.now) {
             self.now = now;
         }

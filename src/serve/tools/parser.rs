@@ -48,8 +48,8 @@ pub struct Parser {
     state: State,
     held: String,
     calls: usize,
-    /// Whether the text so far is white space alone.
-    blank: bool,
+    /// The number of the call that is being read, once its name was given.
+    current: Option<usize>,
 }
 
 const PYTHON_TAG: &str = "<|python_tag|>";
@@ -63,7 +63,7 @@ impl Parser {
             Some(_) => State::Start,
         };
         let names = tools.iter().map(|tool| tool.name.clone()).collect();
-        Parser { syntax, names, parallel, state, held: String::new(), calls: 0, blank: true }
+        Parser { syntax, names, parallel, state, held: String::new(), calls: 0, current: None }
     }
 
     /// How many calls there are.
@@ -157,52 +157,49 @@ impl Parser {
     }
 
     fn scan(&mut self, text: &str, pieces: &mut Vec<Piece>) {
-        let (calls, is_json) = (self.calls, self.syntax.is_some_and(Syntax::is_json));
-        let is_marked = self.syntax.is_some_and(|syntax| syntax.opening().is_some());
+        let (is_json, is_marked) = (self.syntax.is_some_and(Syntax::is_json), self.is_marked());
         let State::Call(scanner) = &mut self.state else { return };
-        // A name that nobody knows is the text of somebody else's JSON; and calls beyond the one that is wanted are dropped.
-        let begun = scanner.has_begun();
         let found = scanner.push(text);
-        if !is_json || (!self.parallel && calls > usize::from(begun)) {
-            return;
-        }
-        let mut known = begun;
-        for found in found {
+        for found in found.into_iter().filter(|_| is_json) {
             match found {
-                Found::Name(name) if is_marked || self.names.contains(&name) => {
-                    known = true;
-                    pieces.push(Piece::Call { index: calls, name });
-                    self.calls += 1;
+                // A name that nobody knows is the text of somebody else's JSON.
+                Found::Name(name) if self.parallel || self.calls == 0 => {
+                    if is_marked || self.names.contains(&name) {
+                        self.current = Some(self.calls);
+                        pieces.push(Piece::Call { index: self.calls, name });
+                        self.calls += 1;
+                    }
                 }
-                Found::Name(_) => return,
-                Found::Arguments(text) if known && self.calls > 0 => {
-                    pieces.push(Piece::Arguments { index: self.calls - 1, text });
+                Found::Name(_) => {}
+                Found::Arguments(text) => {
+                    pieces.extend(self.current.map(|index| Piece::Arguments { index, text }));
                 }
-                Found::Arguments(_) => {}
             }
         }
+    }
+
+    fn is_marked(&self) -> bool {
+        self.syntax.is_some_and(|syntax| syntax.opening().is_some())
     }
 
     /// Ends a call: what was not understood as it came is understood as a whole, or is text after all.
     fn end(&mut self, pieces: &mut Vec<Piece>) {
         let State::Call(scanner) = std::mem::replace(&mut self.state, State::Plain) else { return };
         let syntax = self.syntax.unwrap_or(Syntax::Json);
-        let text = scanner.text().to_owned();
-        let has_name = scanner.has_begun() && (syntax.opening().is_some() || self.calls > 0);
-        let calls = match syntax {
-            Syntax::ToolCode => arguments::python(&text),
-            Syntax::FunctionGemma => arguments::function_gemma(&text).map(|call| vec![call]),
-            _ if has_name => match syntax.opening() {
-                Some(_) => return,
-                None => following(&text, self.calls),
-            },
-            _ => in_json(&text),
+        let (text, given) = (scanner.text().to_owned(), self.current.take());
+        let calls = match (syntax, given) {
+            (Syntax::ToolCode, _) => arguments::python(&text),
+            (Syntax::FunctionGemma, _) => arguments::function_gemma(&text).map(|call| vec![call]),
+            // Given as it came.
+            (Syntax::Hermes, Some(_)) => return,
+            // Others may follow it.
+            (_, Some(_)) => in_json(&text).map(|calls| calls.into_iter().skip(1).collect()),
+            (_, None) => in_json(&text),
         };
-        let is_known = |calls: &Vec<(String, Value)>| {
-            syntax.opening().is_some() || calls.iter().all(|(name, _)| self.names.contains(name))
-        };
-        match calls.filter(is_known) {
-            Some(calls) => {
+        let is_marked = self.is_marked();
+        let is_known = |(name, _): &(String, Value)| is_marked || self.names.contains(name);
+        match calls {
+            Some(calls) if calls.iter().all(is_known) => {
                 for (name, arguments) in calls {
                     if !self.parallel && self.calls > 0 {
                         break;
@@ -213,8 +210,8 @@ impl Parser {
                     self.calls += 1;
                 }
             }
-            None if has_name => {}
-            None => {
+            _ if given.is_some() => {}
+            _ => {
                 let (opening, closing) = (syntax.opening().unwrap_or(""), syntax.closing().unwrap_or(""));
                 self.text(format!("{opening}{text}{closing}"), pieces);
             }
@@ -237,7 +234,6 @@ impl Parser {
 
     /// White space beside calls is dropped.
     fn text(&mut self, text: String, pieces: &mut Vec<Piece>) {
-        self.blank &= text.trim().is_empty();
         if !(text.is_empty() || self.calls > 0 && text.trim().is_empty()) {
             pieces.push(Piece::Text(text));
         }
@@ -265,10 +261,4 @@ fn in_json(text: &str) -> Option<Vec<(String, Value)>> {
         rest = rest[values.byte_offset()..].trim_start_matches([';', ' ', '\n', '\r', '\t']);
     }
     (!calls.is_empty()).then_some(calls)
-}
-
-/// The calls behind those that were given as they came.
-fn following(text: &str, given: usize) -> Option<Vec<(String, Value)>> {
-    let calls = in_json(text)?;
-    Some(calls.into_iter().skip(given).collect())
 }

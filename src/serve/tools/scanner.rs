@@ -70,11 +70,6 @@ impl Scanner {
         self.text[from..end].to_owned()
     }
 
-    /// Whether the name was given already.
-    pub fn has_begun(&self) -> bool {
-        self.given.is_some()
-    }
-
     /// The whole text.
     pub fn text(&self) -> &str {
         &self.text
@@ -148,6 +143,5 @@ mod tests {
         assert_eq!(read(r#"{"title": "f"}"#), None);
         let mut scanner = Scanner::default();
         assert_eq!(scanner.push(r#"{"arguments": {"a": 1}, "name": "f"}"#), []);
-        assert!(!scanner.has_begun());
     }
 }

@@ -214,7 +214,11 @@ fn stop_texts_end_an_answer_within_tokens() {
         let request = Request { stop: vec![stop.to_owned(), "never".to_owned()], ..request(messages(&said), 99) };
         let outcome = generate(&mut toys, request, &tokens).unwrap();
         let found = (stop != "zzz").then(|| stop.to_owned());
-        assert_eq!((outcome.text.as_str(), outcome.stopped_by, outcome.finish), (expected, found, Finish::Stop), "{stop}");
+        assert_eq!(
+            (outcome.text.as_str(), outcome.stopped_by, outcome.finish),
+            (expected, found, Finish::Stop),
+            "{stop}"
+        );
         // Its tokens are those before the stop.
         let kept = toys.0.tokenizer().decode(&outcome.tokens).unwrap();
         assert!(text.starts_with(&kept) && kept.len() <= text.find(stop).unwrap_or(text.len()), "{kept}");
