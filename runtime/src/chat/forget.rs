@@ -113,15 +113,18 @@ pub(crate) fn fit(
     Ok(Fitted { lines, prompt, forgotten, turns: count })
 }
 
-/// What is left of a conversation, with the lines' numbers.
+/// Lines with their numbers.
+type Numbered = Vec<(usize, Line)>;
+
+/// What is left of a conversation.
 struct Turns {
-    head: Vec<(usize, Line)>,
-    turns: Vec<Vec<(usize, Line)>>,
+    head: Numbered,
+    turns: Vec<Numbered>,
 }
 
 impl Turns {
     fn new(all: &[Line], forgotten: &Forgotten) -> Turns {
-        let (mut head, mut turns): (Vec<(usize, Line)>, Vec<Vec<(usize, Line)>>) = (Vec::new(), Vec::new());
+        let (mut head, mut turns): (Numbered, Vec<Numbered>) = (Vec::new(), Vec::new());
         for (number, line) in all.iter().enumerate().filter(|(number, _)| !forgotten.lines.contains(number)) {
             let mut line = line.clone();
             if let Some((from, to)) = &forgotten.moved
