@@ -75,7 +75,9 @@ fn listen(signals: &[i32], first: Option<First>) -> Result<()> {
     let terminal = Terminal::now();
     let listen = move || {
         let mut arriving = signals.forever();
-        if let (Some(first), Some(signal)) = (first, arriving.next()) {
+        if let Some(first) = first
+            && let Some(signal) = arriving.next()
+        {
             first(signal);
         }
         if let Some(signal) = arriving.next() {

@@ -158,6 +158,7 @@ fn help_of_each_command() {
           quantize  Quantize a model directory
           compile   Compile model directories or checkpoints into one bundle
           run       Chat with a bundle, with model directories or checkpoints, or with the built-in demo
+          serve     Serve a model on this machine: a chat page, and OpenAI's API
           bench     Measure tokens per second, load time and memory
           logits    Write the logits of given tokens, to compare with other implementations
           inspect   Show what is in a checkpoint, a model directory or a bundle, at any stage of compilation
@@ -176,6 +177,7 @@ fn help_of_each_command() {
           dwindle quantize model --scheme q4f16_1 -o model-q4
           dwindle compile model-q4 --target vulkan -o model.dwindle
           dwindle run model.dwindle
+          dwindle serve model.dwindle                           the same for a browser, a phone, or programs
 
         Exit codes: 2 usage, 3 bad input, 4 does not fit, 5 device, 6 damaged file, 130 interrupted, 143
         terminated.
