@@ -78,6 +78,7 @@ pub struct Draft {
     /// Whether the oldest turns may be forgotten.
     pub may_forget: bool,
     /// Memory that counts as long as the pictures' files wait.
+    #[expect(dead_code, reason = "it is given back when the draft is dropped")]
     pub share: Share,
 }
 

@@ -19,7 +19,7 @@ pub struct ApiError {
     /// Seconds after which another try may succeed.
     pub retry_after: Option<u32>,
     /// Figures for the page.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
 }
 
 const INVALID: &str = "invalid_request_error";
@@ -82,7 +82,7 @@ impl ApiError {
             "code": self.code,
         });
         if let Some(details) = &self.details {
-            error["dwindle"] = details.clone();
+            error["dwindle"] = (**details).clone();
         }
         json!({ "error": error })
     }
@@ -93,7 +93,7 @@ impl ApiError {
              Shorten them, or compile the model with a longer `--context`."
         );
         ApiError {
-            details: Some(json!({ "prompt_tokens": tokens, "context": context })),
+            details: Some(Box::new(json!({ "prompt_tokens": tokens, "context": context }))),
             ..ApiError::field("messages", message).with_code("context_length_exceeded")
         }
     }

@@ -11,7 +11,7 @@ pub const RECORD_ROWS: usize = 8;
 
 /// Calls of at most so many rows round activations to 16 bits, as the sum of two records: weights come from memory then, and
 /// products are not what takes time.
-pub const FINE_ROWS: usize = 16;
+pub const FINE_ROWS: usize = 23;
 
 /// Rows of a tile of activations in bf16.
 pub const TILE_ROWS: usize = 16;
@@ -103,7 +103,8 @@ impl NativeKernel {
                 match product.matrix.storage {
                     Storage::Grouped { bits, group, .. } => {
                         let record = Record::new(product.matrix.k, bits, group.max(1));
-                        let prepare = padded((record.groups * record.group) as u64).saturating_add(record.bytes as u64);
+                        let records = 2 * record.bytes as u64 + 8 * record.groups as u64;
+                        let prepare = padded((record.groups * record.group) as u64).saturating_add(records);
                         let tiles = rows.div_ceil(TILE_ROWS as u64).saturating_mul(SHARE_TILES);
                         prepare.max(sums).max(tiles.saturating_add(PANEL_BYTES))
                     }

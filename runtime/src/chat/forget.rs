@@ -34,6 +34,16 @@ impl Forgotten {
         !self.is_empty() && lines.get(..self.begins).is_some_and(|begin| fingerprint(begin) == self.fingerprint)
     }
 
+    /// Leaves a turn out; gives the lines that its pictures came from.
+    fn leave_out(&mut self, turn: &[(usize, Line)]) -> Vec<usize> {
+        let numbers: Vec<usize> = turn.iter().map(|(number, _)| *number).collect();
+        self.lines.extend(&numbers);
+        match self.moved.take_if(|(_, to)| numbers.contains(to)) {
+            Some((from, _)) => from,
+            None => numbers,
+        }
+    }
+
     fn is_about(&mut self, lines: &[Line]) {
         let moved = self.moved.iter().map(|(_, to)| *to);
         self.begins = self.lines.iter().copied().chain(moved).max().map_or(0, |last| last + 1);
@@ -83,7 +93,7 @@ pub(crate) fn fit(
         let oldest = (0..last).find(|&turn| Some(turn) != pictured);
         match oldest {
             Some(turn) => {
-                forgotten.lines.extend(turns.turns.remove(turn).iter().map(|(number, _)| *number));
+                forgotten.leave_out(&turns.turns.remove(turn));
                 count += 1;
                 limit = context / 2;
             }
@@ -91,14 +101,14 @@ pub(crate) fn fit(
             None if last > 0 => {
                 // The pictures go with the question, if need be without what was said about them.
                 let turn = turns.turns.remove(0);
-                forgotten.lines.extend(turn.iter().map(|(number, _)| *number));
+                let from = forgotten.leave_out(&turn);
                 count += 1;
                 let pictures: Vec<Shown> = turn.iter().flat_map(|(_, line)| line.pictures.iter().cloned()).collect();
                 if let Some((to, line)) = turns.turns.first_mut().and_then(|turn| turn.first_mut())
                     && !pictures.is_empty()
                 {
                     line.pictures = pictures;
-                    forgotten.moved = Some((turn.iter().map(|(number, _)| *number).collect(), *to));
+                    forgotten.moved = Some((from, *to));
                 }
             }
             None if forgotten.moved.is_some() => {
@@ -113,15 +123,18 @@ pub(crate) fn fit(
     Ok(Fitted { lines, prompt, forgotten, turns: count })
 }
 
-/// What is left of a conversation, with the lines' numbers.
+/// Lines with their numbers.
+type Numbered = Vec<(usize, Line)>;
+
+/// What is left of a conversation.
 struct Turns {
-    head: Vec<(usize, Line)>,
-    turns: Vec<Vec<(usize, Line)>>,
+    head: Numbered,
+    turns: Vec<Numbered>,
 }
 
 impl Turns {
     fn new(all: &[Line], forgotten: &Forgotten) -> Turns {
-        let (mut head, mut turns): (Vec<(usize, Line)>, Vec<Vec<(usize, Line)>>) = (Vec::new(), Vec::new());
+        let (mut head, mut turns): (Numbered, Vec<Numbered>) = (Vec::new(), Vec::new());
         for (number, line) in all.iter().enumerate().filter(|(number, _)| !forgotten.lines.contains(number)) {
             let mut line = line.clone();
             if let Some((from, to)) = &forgotten.moved

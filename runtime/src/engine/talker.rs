@@ -153,7 +153,13 @@ impl<D: Decoder> Talker<D> {
         let cached = &mut self.cached[slot];
         (cached.answers, cached.forgotten) = (draft.answers, draft.forgotten);
         cached.prompt = draft.slots.len();
-        self.answer(slot, &draft.slots, &draft.pictures, generation, &mut answer)?;
+        let answered = self.answer(slot, &draft.slots, &draft.pictures, generation, &mut answer);
+        let kept = self.cached[slot].slots.len() as u32;
+        if self.decoder.position(slot) > kept {
+            // What failed may have left something behind it.
+            self.decoder.truncate(slot, kept)?;
+        }
+        answered?;
         if let (Some((before, number)), Some(tokens)) = (draft.next, answer.said.take()) {
             let said = Said { text: answer.text.clone(), tokens, before };
             self.cached[slot].answers.insert(number, said);

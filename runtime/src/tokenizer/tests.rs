@@ -338,3 +338,25 @@ fn broken_files_are_errors() {
         assert!(matches!(Tokenizer::from_bytes(bytes), Err(Error::Read(_))));
     }
 }
+
+/// A token's bytes are what it adds behind another one; special ones have their texts.
+#[test]
+fn bytes_of_tokens_join_to_the_text() {
+    for (name, tokenizer) in all() {
+        let before = tokenizer.encode("Hi", false).unwrap();
+        let text = "Hi you Hi";
+        let tokens = tokenizer.encode(text, false).unwrap();
+        let found: Vec<u8> = tokens[before.len()..].iter().flat_map(|&token| tokenizer.token_bytes(token)).collect();
+        assert_eq!(String::from_utf8_lossy(&found), " you Hi", "{name}: {tokens:?}");
+    }
+    for (model, end) in [("pocket-gemma", "<end_of_turn>"), ("pocket-llava", "<|im_end|>")] {
+        let tokenizer = demo(model);
+        let text = "Grüße, 👍 and\nmore";
+        let tokens = tokenizer.encode(text, false).unwrap();
+        let found: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).collect();
+        assert_eq!(String::from_utf8_lossy(&found).trim_start(), text, "{model}");
+        let token = tokenizer.token(end).unwrap();
+        assert_eq!((tokenizer.token_bytes(token), tokenizer.is_special(token)), (end.as_bytes().to_vec(), true));
+        assert!(!tokenizer.is_special(tokens[0]) && tokenizer.token_bytes(1 << 30).is_empty());
+    }
+}

@@ -25,7 +25,7 @@ const MOST: usize = 256;
 const MOST_OF_ONE: usize = 32;
 /// The longest that the headers of a request may take, and that a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(20);
-/// The most bytes of a request's headers.
+/// The most bytes of a request's headers; they are refused at the latest when there are twice as many.
 const HEADER_BYTES: usize = 64 << 10;
 const HEADER_COUNT: usize = 64;
 /// The longest that a client may not read.

@@ -283,25 +283,34 @@ const connection = new Connection(updateInfo, say);
 connectSources((files) => void composer.add(files), mayAddPictures);
 
 for (const id of ["new-chat", "bar-new-chat"]) byId(id).addEventListener("click", () => void startNew());
-byId("open-archive").addEventListener("click", () => openArchive(store, say, () => void listChats()));
-byId("open-devices").addEventListener("click", () => info && openDevices(info, say));
-byId("open-settings").addEventListener("click", () =>
-  openSettings({
-    settings,
-    info,
-    system: chat.system,
-    save: (changed) => {
-      settings = changed;
-      setApiKey(settings.apiKey);
-      announcer.reading = settings.readAloud;
-      void store.saveSetting("settings", settings).then(() => connection.look());
-    },
-    saveSystem: (system) => {
-      chat.system = system;
-      if (chat.messages.length > 0) void saveChat();
-    },
-  }),
-);
+/** @type {Record<string, () => void>} */
+const panels = {
+  "open-archive": () => void openArchive(store, say, () => void listChats()),
+  "open-devices": () => info && openDevices(info, say),
+  "open-settings": () =>
+    void openSettings({
+      settings,
+      info,
+      system: chat.system,
+      save: (changed) => {
+        settings = changed;
+        setApiKey(settings.apiKey);
+        announcer.reading = settings.readAloud;
+        void store.saveSetting("settings", settings).then(() => connection.look());
+      },
+      saveSystem: (system) => {
+        chat.system = system;
+        if (chat.messages.length > 0) void saveChat();
+      },
+    }),
+};
+for (const [id, openPanel] of Object.entries(panels)) {
+  byId(id).addEventListener("click", () => {
+    // A panel stands over the chat, and gives the focus back to it.
+    drawer.close();
+    openPanel();
+  });
+}
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) void stopWriting();
 });

@@ -79,7 +79,8 @@ fn headers_that_are_too_many_or_too_long() {
     };
     assert_eq!(status((0..40).map(|n| format!("X-{n}: y\r\n")).collect()), 200);
     assert_eq!(status((0..200).map(|n| format!("X-{n}: y\r\n")).collect()), 431);
-    assert_eq!(status(format!("X-Long: {}\r\n", "y".repeat(100 << 10))), 431);
+    // What was read before the limit may be followed by as much again.
+    assert_eq!(status(format!("X-Long: {}\r\n", "y".repeat(300 << 10))), 431);
     let mut client = server.connect();
     client.stream.write_all(b"nonsense\r\n\r\n").unwrap();
     assert_eq!(client.head().status, 400);

@@ -95,7 +95,7 @@ fn what_is_no_picture_is_named() {
         (url("image/heic", heic), "invalid_image", "HEIC"),
         (url("image/avif", avif), "invalid_image", "AVIF"),
         (url("application/pdf", b"%PDF-1.7 and so on"), "invalid_image", "PDF"),
-        (url("image/png", b"hello, this is a text"), "invalid_image", "something else"),
+        (url("image/png", b"hello, this is a text"), "invalid_image", "it looks like text"),
         ("data:image/png;base64,%%%".to_owned(), "invalid_image_url", "base64"),
         ("data:image/png,abc".to_owned(), "invalid_image_url", "base64"),
         ("file:///etc/passwd".to_owned(), "invalid_image_url", "file:"),

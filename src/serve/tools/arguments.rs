@@ -150,9 +150,7 @@ mod tests {
 
     #[test]
     fn python_calls() {
-        let read = |text: &str| {
-            python(text).map(|calls| calls.into_iter().map(|(name, value)| (name, value)).collect::<Vec<_>>())
-        };
+        let read = python;
         assert_eq!(
             read("print(weather(city=\"New \\\"York\\\"\", days=3, exact=True))\nstop()"),
             Some(vec![

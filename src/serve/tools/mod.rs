@@ -175,7 +175,7 @@ pub fn grammar(syntax: Syntax, tools: &[Tool], choice: &Choice, parallel: bool) 
     }
     // Arguments of the other syntaxes are no JSON; a template reads calls as data, so any syntax serves.
     let syntax = if syntax.is_json() { syntax } else { Syntax::Hermes };
-    let (separator, written): (&str, fn(&str) -> (String, String)) = match syntax {
+    let (separator, written): (&str, Frame) = match syntax {
         Syntax::Llama | Syntax::Json => {
             ("; ", |name| (format!("{{\"name\": {}, \"parameters\": ", Value::from(name)), "}".to_owned()))
         }
@@ -192,6 +192,9 @@ pub fn grammar(syntax: Syntax, tools: &[Tool], choice: &Choice, parallel: bool) 
     let repeat = if parallel { Repeat::SeparatedBy(separator.to_owned()) } else { Repeat::Once };
     Some((Grammar::Calls { calls, repeat }, syntax))
 }
+
+/// What stands before and behind the arguments of a function of this name.
+type Frame = fn(&str) -> (String, String);
 
 /// Arguments are objects, whatever a schema leaves open.
 fn object(schema: &Value) -> Value {

@@ -120,7 +120,8 @@ impl Parser {
                     self.state = State::Call(Scanner::default());
                     return Some(behind);
                 }
-                let keep = held_back(&self.held, opening);
+                // Line breaks may belong to a call that follows.
+                let keep = self.held[..held_back(&self.held, opening)].trim_end().len();
                 let ready: String = self.held.drain(..keep).collect();
                 self.text(ready, pieces);
                 None

@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::added::{AddedToken, Beside};
@@ -160,7 +162,7 @@ fn steps(model: &ModelProto, config: &Map<String, Value>) -> Steps {
 
     let mut normalizers = Vec::new();
     if !model.charsmap.is_empty() {
-        normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": base64(&model.charsmap)}));
+        normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": STANDARD.encode(&model.charsmap)}));
     }
     if model.remove_extra_whitespaces {
         normalizers.push(replace(regex(r"\A +| +\z"), ""));
@@ -221,21 +223,4 @@ fn escaped(text: &str) -> String {
         pattern.push(c);
     }
     pattern
-}
-
-/// Bytes in base64 (RFC 4648), as `tokenizers` reads tables of characters.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            match digit <= chunk.len() {
-                true => text.push(char::from(DIGITS[(word >> (18 - 6 * digit) & 63) as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
 }

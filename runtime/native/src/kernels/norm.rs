@@ -45,6 +45,17 @@ unsafe fn sum<L: Lanes>(row: &[f32]) -> f32 {
     }
 }
 
+/// `1 / sqrt(mean(row²) + eps)`.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+pub unsafe fn rms_factor<L: Lanes>(row: &[f32], eps: f32) -> f32 {
+    // SAFETY: the caller's promise.
+    let mean = unsafe { squares::<L>(row, 0.0) } / row.len() as f32;
+    (mean + eps).sqrt().recip()
+}
+
 /// `row * weight / sqrt(mean(row²) + eps)`, in place.
 ///
 /// # Safety
@@ -52,8 +63,7 @@ unsafe fn sum<L: Lanes>(row: &[f32]) -> f32 {
 #[inline(always)]
 pub unsafe fn rms<L: Lanes>(row: &mut [f32], weight: &[f32], eps: f32) {
     // SAFETY: the caller's promise.
-    let mean = unsafe { squares::<L>(row, 0.0) } / row.len() as f32;
-    let factor = (mean + eps).sqrt().recip();
+    let factor = unsafe { rms_factor::<L>(row, eps) };
     for (x, weight) in row.iter_mut().zip(weight) {
         *x = *x * factor * weight;
     }

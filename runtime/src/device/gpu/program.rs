@@ -239,7 +239,7 @@ impl Workspace {
     }
 
     fn reserve_staging(&mut self, bytes: u64) -> Result<(), Error> {
-        if !self.staging.as_ref().is_some_and(|staging| staging.size() >= bytes) {
+        if self.staging.as_ref().is_none_or(|staging| staging.size() < bytes) {
             self.staging = Some(staging(&self.program.gpu, bytes)?);
         }
         Ok(())

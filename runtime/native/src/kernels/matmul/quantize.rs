@@ -5,6 +5,9 @@
 //! scale, 0.4 % of the group's greatest; errors are independent, so a product of k values loses about `0.23 % / √k` of its
 //! terms' magnitudes. Products of codes and q are exact in 32 bits.
 //!
+//! What rounding leaves of a value is at most half a scale, so a second record of it has the scale `scale / 254`: with both, a value
+//! has 16 bits.
+//!
 //! A [`Record`] holds a row: codes in the order in which kernels read them, for each group
 //! `-zero * Σ q` (so that sums begin there, and the codes' zero costs nothing) or `scale * Σ q` (which is multiplied with the
 //! value of code 0, where groups of the matrix store what it comes from), and scales.
@@ -14,24 +17,54 @@ use dwindle_bundle::native::{CODES_3BIT, ORDER_3BIT};
 
 use crate::lanes::{LANES, Lanes};
 
+/// How the values of a group become codes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Range {
+    /// What a code of 1 is worth.
+    scale: f32,
+    /// What values are multiplied with to become codes.
+    inverse: f32,
+}
+
+/// The ranges of a row's groups. `x` has the row, then zeros up to whole groups.
+///
+/// # Safety
+/// The processor has the instruction set of `L`.
+#[inline(always)]
+pub unsafe fn ranges<L: Lanes>(record: Record, x: &[f32], ranges: &mut [Range]) {
+    for (values, range) in x.chunks_exact(record.group).zip(&mut ranges[..record.groups]) {
+        // SAFETY: the caller's promise.
+        let greatest = unsafe { greatest::<L>(values) };
+        // Values so small that their scale's inverse is infinite are 0.
+        *range = Range { scale: greatest / 127.0, inverse: if greatest > 1e-30 { 127.0 / greatest } else { 0.0 } };
+    }
+}
+
 /// Quantizes a row into a record for codes of `bits` bits with the constant zero `zero`. `x` has the row, then zeros up to whole
-/// groups and [`LANES`] more.
+/// groups and [`LANES`] more; `ranges` are those of its groups.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`; `to` has the record's bytes.
 #[inline(always)]
-pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x: &[f32], to: *mut u8) {
+pub unsafe fn quantize<L: Lanes>(
+    record: Record,
+    bits: u32,
+    zero: Option<u32>,
+    x: &[f32],
+    ranges: &[Range],
+    to: *mut u8,
+) {
     let group = record.group;
     assert!(x.len() >= record.groups * group + LANES, "a row is padded");
     let mut codes = [0_i8; MAX_UNIT + LANES];
     // Groups are converted in pieces of whole units that fit the array.
     let unit = if bits == 3 { CODES_3BIT } else { 8 };
     let piece = MAX_UNIT / unit * unit;
-    for g in 0..record.groups {
+    for (g, &Range { scale, inverse }) in ranges[..record.groups].iter().enumerate() {
         let values = &x[g * group..][..group];
         // SAFETY: lengths as asserted; a vector read may go up to 16 values beyond the group, into the row's padding.
         unsafe {
-            let (greatest, inverse) = range::<L>(values);
             let (from, to) = (values.as_ptr(), to.add(g * group));
             let sum = match bits {
                 4..=6 if group.is_multiple_of(2 * LANES) => in_halves::<L>(from, group, inverse, to),
@@ -52,7 +85,6 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x
                 }
             };
             let to = to.sub(g * group);
-            let scale = greatest / 127.0;
             match zero {
                 // Of activations that are not finite, the sum is any number.
                 Some(zero) => to.add(record.sums).cast::<i32>().add(g).write((-(zero as i32)).wrapping_mul(sum)),
@@ -63,29 +95,28 @@ pub unsafe fn quantize<L: Lanes>(record: Record, bits: u32, zero: Option<u32>, x
     }
 }
 
-/// Leaves of a row what [`quantize`] loses of it.
-///
-/// # Safety
-/// The processor has the instruction set of `L`; the row has the record's values.
+/// Leaves of a row what [`quantize`] loses of it, and makes its groups' ranges those of what is left. Inlined, it is compiled
+/// for the instruction set around it.
 #[inline(always)]
-pub unsafe fn keep_rest<L: Lanes>(record: Record, x: &mut [f32]) {
-    for values in x[..record.groups * record.group].chunks_exact_mut(record.group) {
-        // SAFETY: the caller's promise.
-        let (greatest, inverse) = unsafe { range::<L>(values) };
-        let scale = greatest / 127.0;
+pub fn keep_rest(record: Record, x: &mut [f32], ranges: &mut [Range]) {
+    /// Codes of what is left for one code.
+    const FINER: f32 = 254.0;
+    for (values, range) in x.chunks_exact_mut(record.group).zip(&mut ranges[..record.groups]) {
         for value in values {
+            let codes = *value * range.inverse;
             // All instruction sets round halves to even.
-            *value -= (*value * inverse).round_ties_even() * scale;
+            *value = (codes - codes.round_ties_even()) * FINER;
         }
+        *range = Range { scale: range.scale / FINER, inverse: 1.0 };
     }
 }
 
-/// The greatest magnitude of a group, and what makes it 127.
+/// The greatest magnitude of a group.
 ///
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-unsafe fn range<L: Lanes>(values: &[f32]) -> (f32, f32) {
+unsafe fn greatest<L: Lanes>(values: &[f32]) -> f32 {
     // SAFETY: the caller's promise.
     unsafe {
         let mut greatest = L::splat(0.0);
@@ -93,26 +124,23 @@ unsafe fn range<L: Lanes>(values: &[f32]) -> (f32, f32) {
             greatest = L::max(greatest, L::abs(L::load(chunk.as_ptr())));
         }
         let rest = values.chunks_exact(LANES).remainder();
-        let greatest = rest.iter().fold(of_lanes::<L>(greatest), |most, x| most.max(x.abs()));
-        // Values so small that their scale's inverse is infinite are 0.
-        (greatest, if greatest > 1e-30 { 127.0 / greatest } else { 0.0 })
+        rest.iter().fold(of_lanes::<L>(greatest), |most, x| most.max(x.abs()))
     }
 }
 
-/// The greatest of 16 lanes that are not negative.
+/// The greatest of 16 lanes.
 #[inline(always)]
-unsafe fn of_lanes<L: Lanes>(x: L::F) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
+unsafe fn of_lanes<L: Lanes>(mut x: L::F) -> f32 {
     // SAFETY: the caller's promise.
-    unsafe { L::store(lanes.as_mut_ptr(), x) };
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] = if lanes[i] > lanes[i + half] { lanes[i] } else { lanes[i + half] };
+    unsafe {
+        for _ in 0..LANES.ilog2() {
+            let (even, odd) = L::deinterleave(x, x);
+            x = L::max(even, odd);
         }
-        half /= 2;
+        let mut lanes = [0.0_f32; LANES];
+        L::store(lanes.as_mut_ptr(), x);
+        lanes[0]
     }
-    lanes[0]
 }
 
 /// Codes for 8 bits, as they come, and their sum.
