@@ -35,10 +35,14 @@ const PARAMETERS = {
   additionalProperties: false,
 };
 
+let said = null;
+
 /** The answer of `dwindle run` to the same picture and question. */
 function whatRunSays() {
+  if (said !== null) return said;
   const options = ["run", "--device", "cpu", "--image", PICTURE, "--prompt", QUESTION, "--temperature", "0", "--json"];
-  return JSON.parse(execFileSync(process.env.DWINDLE_BINARY, options, { stdio: ["ignore", "pipe", "ignore"] })).answer;
+  said = JSON.parse(execFileSync(process.env.DWINDLE_BINARY, options, { stdio: ["ignore", "pipe", "ignore"] })).answer;
+  return said;
 }
 
 async function cancelled() {

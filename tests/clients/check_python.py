@@ -1,6 +1,7 @@
 """The Python clients: openai, LangChain and llm."""
 
 import base64
+import functools
 import json
 import os
 import subprocess
@@ -49,6 +50,7 @@ def picture_url():
         return "data:image/png;base64," + base64.b64encode(file.read()).decode()
 
 
+@functools.cache
 def what_run_says():
     """The answer of `dwindle run` to the same picture and question."""
     command = [os.environ["DWINDLE_BINARY"], "run", "--device", "cpu", "--image", PICTURE, "--prompt", QUESTION]
@@ -294,46 +296,58 @@ def llm_checks():
                 f"- model_id: {name}\n  model_name: {model}\n  api_base: {BASE}\n  api_key_name: none\n"
                 "  vision: true\n  supports_schema: true\n  supports_tools: true\n"
             )
-    environment = {**os.environ, "LLM_USER_PATH": folder}
-    program = os.path.join(os.path.dirname(sys.executable), "llm")
+    os.environ["LLM_USER_PATH"] = folder
+    import llm
 
-    def llm(*arguments, check=True):
-        command = [program, "-m", "here", "-o", "temperature", "0", "--key", "none", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=120)
+    program = os.path.join(os.path.dirname(sys.executable), "llm")
+    here = llm.get_model("here")
+
+    def ask(model=here, **options):
+        return model.prompt(QUESTION, key="none", temperature=0, **options)
 
     def text():
-        equal(llm("--no-stream", QUESTION).stdout.strip() != "", True)
+        # As people use it: a program.
+        command = [program, "-m", "here", "-o", "temperature", "0", "--key", "none", "--no-stream", QUESTION]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, stdin=subprocess.DEVNULL)
+        equal(done.stdout.strip(), ask(stream=False).text().strip())
 
     def stream():
-        streamed = llm(QUESTION, "--usage")
-        equal(streamed.stdout, llm("--no-stream", QUESTION).stdout)
-        assert "Token usage" in streamed.stderr and "output" in streamed.stderr, streamed.stderr
+        response = ask()
+        pieces = list(response)
+        assert len(pieces) > 3, pieces
+        equal("".join(pieces), ask(stream=False).text())
+        assert response.usage().output > 0
 
     def picture():
-        equal(llm(QUESTION, "-a", PICTURE).stdout.strip(), what_run_says()["answer"].strip())
+        equal(ask(attachments=[llm.Attachment(path=PICTURE)]).text(), what_run_says()["answer"])
 
     def schema():
-        thing = json.loads(llm(QUESTION, "--schema", json.dumps(SCHEMA)).stdout)
-        assert thing["colour"] in ("red", "green")
+        assert json.loads(ask(schema=SCHEMA).text())["colour"] in ("red", "green")
 
     def tools():
+        def look(far: bool) -> str:
+            """Looks."""
+            return "a red circle"
+
         # It cannot be made to call; that it may is told, and the answer is an answer.
-        function = "def look(far: bool) -> str:\n    'Looks.'\n    return 'a red circle'"
-        assert llm(QUESTION, "--functions", function).stdout.strip()
+        assert ask(tools=[look]).text()
 
     def cancel():
         before = cancelled()
         command = [program, "-m", "here", "--key", "none", QUESTION, "--schema", json.dumps(ENDLESS)]
-        running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         running.stdout.read(1)
         running.kill()
         running.wait()
         is_cancelled(before)
 
     def errors():
-        command = [program, "-m", "nobody", "--key", "none", "hi"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode != 0 and "does not exist" in done.stderr, done.stderr
+        try:
+            ask(llm.get_model("nobody")).text()
+        except Exception as error:  # noqa: BLE001 - its class is llm's business
+            assert "does not exist" in str(error), error
+        else:
+            raise AssertionError("no error")
 
     for name, action in [
         ("text", text),

@@ -76,6 +76,7 @@ fn headers_come_before_the_answer_begins() {
     let mut first = server.connect();
     first.send("POST", "/v1/chat/completions", &[], chat("wait", json!({ "stream": true })).to_string().as_bytes());
     assert_eq!(first.head().status, 200);
+    super::server::wait_for(&server.seen.running, 1);
     // This one waits behind the first, and is told so at once.
     let mut second = server.connect();
     second.send("POST", "/v1/chat/completions", &[], chat("hello", json!({ "stream": true })).to_string().as_bytes());
