@@ -137,7 +137,7 @@ impl Engine {
             return Err(error);
         }
         let prompt = (header.prompt as usize).min(slots.len());
-        self.talker.cached[slot] = Cached { slots, answers, prompt, ..Cached::default() };
+        self.talker.cached[slot] = Cached { slots, answers, prompt, went_on: true, ..Cached::default() };
         self.talker.touch(slot);
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(super) struct Cached {
     pub forgotten: Forgotten,
     /// Positions of the last prompt; the rest is its answer.
     pub prompt: usize,
+    /// See [`Candidate::went_on`].
+    pub went_on: bool,
     /// When it was last used; 0: never.
     pub used: u64,
 }
@@ -136,6 +138,7 @@ impl<D: Decoder> Talker<D> {
                 cached: cached.slots.len(),
                 shared: shared(slot, draft),
                 answer: cached.slots.len().saturating_sub(cached.prompt),
+                went_on: cached.went_on,
                 used: cached.used,
             })
             .collect();
@@ -152,6 +155,7 @@ impl<D: Decoder> Talker<D> {
         self.touch(slot);
         let cached = &mut self.cached[slot];
         (cached.answers, cached.forgotten) = (draft.answers, draft.forgotten);
+        cached.went_on = choice.from.is_none() && candidates[slot].goes_on();
         cached.prompt = draft.slots.len();
         let answered = self.answer(slot, &draft.slots, &draft.pictures, generation, &mut answer);
         let kept = self.cached[slot].slots.len() as u32;
