@@ -1,10 +1,8 @@
-//! Configurations: parsed, and the graphs of what is understood built and verified.
+//! Configurations: parsed, and the tensors of what is understood listed. The target `graphs` goes on with them.
 
 #![no_main]
 
-use dwindle_compiler::arch::{GraphOptions, families, parse};
-use dwindle_compiler::graph::verify::verify;
-use dwindle_schemes::{FloatType, Format};
+use dwindle_compiler::arch::{families, parse};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::Value;
 
@@ -16,14 +14,12 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
         None => families().next().unwrap_or_default().to_owned(),
     };
     let Ok(family) = parse(&family, &config, preprocessor.as_ref()) else { return Corpus::Keep };
-    // Graphs have nodes for each layer; what a step takes for absurd numbers of them is another matter.
-    if family.shape().n_layers > 64 || family.tensors().len() > 4096 {
-        return Corpus::Keep;
-    }
-    for &function in family.functions() {
-        let formats = |_: &str| Format::Plain(FloatType::F16);
-        let graph = family.graph(function, &formats, &GraphOptions { context: 64, taps: false });
-        verify(&graph).expect("families emit valid graphs");
+    // There are some for each layer, and towers may have a thousand.
+    if family.shape().n_layers <= 4 && family.image().is_none() {
+        for tensor in family.tensors() {
+            let elements = tensor.shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+            assert!(elements.is_some_and(|elements| elements > 0), "{tensor:?}");
+        }
     }
     Corpus::Keep
 });

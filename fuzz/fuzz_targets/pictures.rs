@@ -9,6 +9,9 @@ use libfuzzer_sys::fuzz_target;
 /// Bytes that choose.
 const CHOICES: usize = 16;
 
+/// Larger pictures, tiles and grids take time alone.
+const MAX_PIXELS: u64 = 1 << 14;
+
 fn input(choices: &[u8; CHOICES]) -> ImageInput {
     // Mostly small, rarely absurd.
     let size = |at: usize| match choices[at] {
@@ -41,7 +44,8 @@ fn input(choices: &[u8; CHOICES]) -> ImageInput {
             1 => Tiling::Stretch,
             _ => Tiling::AnyRes {
                 pinpoints: vec![pinpoint(7), pinpoint(9), [size(11), size(12)]],
-                max_tiles: (choices[13] % 2 == 0).then_some(size(13)),
+                max_tiles: choices[13].is_multiple_of(2).then_some(size(13)),
+                among_others: choices[13].is_multiple_of(3).then_some([choices[13]; 3]),
             },
         },
         max_image_rows: if choices[14] < 128 { 1 << 18 } else { u32::from(choices[14]) * 8 },
@@ -49,16 +53,29 @@ fn input(choices: &[u8; CHOICES]) -> ImageInput {
     }
 }
 
+/// Whether it is what a model may want, but takes time alone.
+fn is_large(input: &ImageInput) -> bool {
+    let pixels = |height: u32, width: u32| u64::from(height) * u64::from(width);
+    let largest = match &input.tiling {
+        Tiling::CenterCrop { shortest_edge } => pixels(*shortest_edge, *shortest_edge),
+        Tiling::Stretch => 0,
+        Tiling::AnyRes { pinpoints, .. } => pinpoints.iter().map(|[height, width]| pixels(*height, *width)).max().unwrap_or(0),
+    };
+    input.check().is_ok() && largest.max(pixels(input.tile.height, input.tile.width)) > MAX_PIXELS
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let Some((choices, file)) = bytes.split_first_chunk::<CHOICES>() else { return };
     let Ok(picture) = Picture::decode(file) else { return };
-    // Large pictures take time alone.
-    if u64::from(picture.width()) * u64::from(picture.height()) > 1 << 20 {
+    let input = input(choices);
+    if u64::from(picture.width()) * u64::from(picture.height()) > MAX_PIXELS || is_large(&input) {
         return;
     }
-    if let Ok(prepared) = Prepared::new(&picture, &input(choices)) {
-        let blends = prepared.blends().len();
-        let tiles = prepared.tiles().take(3).map(|tile| tile.len()).sum::<usize>();
-        assert!(blends > 0 && tiles > 0);
+    if let Ok(prepared) = Prepared::new(&picture, &input) {
+        for is_among_others in [false, true] {
+            let shown = prepared.shown(is_among_others);
+            let tiles = shown.tiles().take(3).map(|tile| tile.len()).sum::<usize>();
+            assert!(!shown.blends().is_empty() && tiles > 0);
+        }
     }
 });

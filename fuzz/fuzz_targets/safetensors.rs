@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let file = match bytes.split_first() {
-        Some((b'{', _)) => [&(bytes.len() as u64).to_le_bytes(), bytes, &[0; 64]].concat(),
+        Some((b'{', _)) => [&(bytes.len() as u64).to_le_bytes()[..], bytes, &[0; 64]].concat(),
         _ => bytes.to_vec(),
     };
     if let Ok(header) = Header::parse(&file) {

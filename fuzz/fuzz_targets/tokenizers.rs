@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (json, text) = bytes.split_at(end);
     let Ok(tokenizer) = Tokenizer::from_bytes(json) else { return };
     let text = String::from_utf8_lossy(text);
-    for text in [&text, "Hello, wörld!  \t 你好 <s></s>\u{301}"] {
+    for text in [&*text, "Hello, wörld!  \t 你好 <s></s>\u{301}"] {
         for special in [false, true] {
             if let Ok(tokens) = tokenizer.encode(text, special) {
                 let _ = tokenizer.decode(&tokens);

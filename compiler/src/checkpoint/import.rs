@@ -61,6 +61,12 @@ impl Rows {
     }
 }
 
+/// Reads header, configuration and tokenizer of a GGUF file that lies in memory, for fuzzing; whether the header is right.
+#[cfg(fuzzing)]
+pub fn is_gguf(file: &[u8]) -> bool {
+    gguf::is_read(file)
+}
+
 /// Opens a GGUF file and reads all rows of its tensors, for fuzzing.
 ///
 /// # Errors

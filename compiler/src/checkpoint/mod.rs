@@ -44,4 +44,4 @@ pub use source::{Outline, Source};
 pub use workplace::Workplace;
 
 #[cfg(fuzzing)]
-pub use import::read_gguf;
+pub use import::{is_gguf, read_gguf};

@@ -534,3 +534,15 @@ fn further_targets_are_checked_too() {
         expect!["the bundle's memory plan is invalid: it says 9367 bytes, its parts add up to 9366; compile it again"],
     );
 }
+
+/// What the fuzz target `bundles` begins with; if the format changes, the seed has to.
+#[test]
+fn the_seed_of_the_fuzz_target_opens() {
+    let seed: Manifest = serde_json::from_slice(include_bytes!("../../../fuzz/corpus/bundles/manifest")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dwindle");
+    let mut writer = Writer::create(&path).unwrap();
+    writer.entry("weights.0", |sink| sink.write(&[0x11; 8192])).unwrap();
+    assert_eq!(writer.finish(seed.clone()).unwrap(), seed);
+    Bundle::open(&path).unwrap().verify().unwrap();
+}

@@ -84,6 +84,18 @@ pub fn open(path: &Path) -> Result<Option<Box<dyn Packed>>> {
     })
 }
 
+/// Reads header, configuration and tokenizer of a file that lies in memory; whether the header is right.
+#[cfg(fuzzing)]
+pub fn is_read(file: &[u8]) -> bool {
+    let Ok(header) = header::Header::parse(file) else { return false };
+    let metadata = Metadata { file, values: &header.metadata };
+    if let Ok(architecture) = architecture(metadata) {
+        let _ = config::read(metadata, architecture, None);
+        let _ = Vocabulary::read(metadata, architecture);
+    }
+    true
+}
+
 impl Gguf {
     /// Opens the file, and the other parts of its model, and understands it.
     ///

@@ -9,10 +9,10 @@ use std::rc::Rc;
 
 use super::fault::{Fault, Result};
 
-/// The most steps of a rendering; a real template takes some hundreds a message.
-pub(crate) const MOST_STEPS: u64 = 5_000_000;
+/// The most steps of a rendering; a real template takes some hundreds a message. Fuzzing would spend its time on loops.
+pub(crate) const MOST_STEPS: u64 = if cfg!(fuzzing) { 20_000 } else { 5_000_000 };
 /// The most bytes that the values of a rendering hold at one moment, its output included.
-pub(crate) const MOST_BYTES: usize = 64 << 20;
+pub(crate) const MOST_BYTES: usize = if cfg!(fuzzing) { 1 << 20 } else { 64 << 20 };
 /// The most levels of expressions, statements, macros and values within each other while rendering.
 pub(crate) const MOST_DEPTH: usize = 400;
 /// The most lists within each other.
