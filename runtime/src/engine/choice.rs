@@ -57,8 +57,8 @@ pub(crate) fn choose(candidates: &[Candidate]) -> Choice {
     let keeps_most = found.goes_on() || !found.went_on && found.shared >= found.lost();
     let age = |&slot: &usize| (candidates[slot].went_on, candidates[slot].used);
     let other = (0..candidates.len()).filter(|&slot| slot != best).min_by_key(age);
-    // Of two conversations that went on, the one that was used later stays.
-    let other = other.filter(|slot| age(slot) < age(&best) || !candidates[*slot].went_on);
+    // What never went on makes room before what did, and then what was used before.
+    let other = other.filter(|slot| age(slot) < age(&best));
     let Some(other) = other.filter(|_| !keeps_most) else { return Choice { slot: best, from: None } };
     let is_worth_copying = found.shared >= candidates[other].shared + LEAST_COPIED;
     Choice { slot: other, from: is_worth_copying.then_some(best) }
@@ -120,6 +120,7 @@ mod tests {
         // The one to be copied is the oldest: it is cut.
         check(&[[2000, 500, 10, 3], [800, 5, 10, 5]], 0, None);
     }
+
     #[test]
     fn a_side_request_does_not_cut_a_conversation() {
         // It shares all but the last turn: a copy goes to a free sequence, or takes the place of what never went on.
