@@ -111,13 +111,13 @@ fn at(line: usize) -> String {
 /// Who says something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Instructions that stand before the conversation.
+    /// Instructions that stand before the conversation (`system`, `developer`).
     System,
     /// The person.
     User,
     /// The model.
     Assistant,
-    /// A function that was called.
+    /// A function that was called, with its result.
     Tool,
 }
 

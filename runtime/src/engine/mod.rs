@@ -20,8 +20,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-pub use request::{Event, Message, Outcome, Part, Prompt, Request, Role, TokenInfo, TokenMask, ToolCall};
+pub use request::{Event, Message, Outcome, Part, Prompt, Request, TokenInfo, TokenMask, ToolCall};
 pub use saved::Error as SavedError;
+
+pub use crate::template::Role;
 
 use crate::chat::prompt::{Line, render, show};
 use crate::chat::slots::{Shown, expand};
@@ -299,7 +301,7 @@ impl<D: Decoder> Engine<D> {
         for message in messages {
             let (text, pictures) = content(message);
             let mut line = Line {
-                message: template::Message { fields: fields(message), ..template::Message::new(role(message), text) },
+                message: template::Message { fields: fields(message), ..template::Message::new(message.role, text) },
                 pictured: !pictures.is_empty(),
                 pictures: Vec::new(),
                 answer: None,
@@ -339,15 +341,6 @@ fn content(message: &Message) -> (String, Vec<Arc<Picture>>) {
         }
     }
     (texts.join("\n"), pictures)
-}
-
-fn role(message: &Message) -> template::Role {
-    match message.role {
-        Role::System => template::Role::System,
-        Role::User => template::Role::User,
-        Role::Assistant => template::Role::Assistant,
-        Role::Tool => template::Role::Tool,
-    }
 }
 
 /// What templates know of calls, by the names that transformers has for it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::chat::{Finish, Phase};
 use crate::image::Picture;
+use crate::template::Role;
 use crate::{Error, Sampling};
 
 /// What a model reads before it answers.
@@ -27,19 +28,6 @@ pub enum Prompt {
     },
     /// The same as tokens.
     Tokens(Vec<u32>),
-}
-
-/// Who says something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Instructions (`system`, `developer`).
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a call.
-    Tool,
 }
 
 /// One message of a conversation.
